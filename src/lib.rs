@@ -1,0 +1,5 @@
+//! warpwright: a from-scratch transformer training engine. The modules, in the order data flows.
+
+pub mod data;
+pub mod rng;
+pub mod telemetry;
