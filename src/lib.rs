@@ -1,5 +1,8 @@
 //! warpwright: a from-scratch transformer training engine. The modules, in the order data flows.
 
 pub mod data;
+pub mod device;
+pub mod model;
+pub mod ops;
 pub mod rng;
 pub mod telemetry;

@@ -1,0 +1,130 @@
+//! The reference device: plain Rust over slices, rayon over rows.
+//!
+//! `Cpu<E>` stores activations and weights as `E` (f64, f32 or bf16) and computes and sums in
+//! `E::Acc`. Work is cut by size alone, never by the number of threads, and every sum has a fixed
+//! order, so results are bitwise equal however many threads run.
+
+pub mod float;
+pub mod product;
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+
+use crate::device::{Buffer, Class, Memory};
+pub use float::{Element, Float};
+
+/// The CPU, storing `E`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu<E>(PhantomData<E>);
+
+impl<E> Cpu<E> {
+    pub fn new() -> Self {
+        Cpu(PhantomData)
+    }
+}
+
+impl<E: Element> Memory for Cpu<E> {
+    type X = Vec<E>;
+    type Acc = Vec<E::Acc>;
+    type Int = Vec<i32>;
+
+    fn x(&self, _: Class, len: usize) -> Vec<E> {
+        bytemuck::zeroed_vec(len)
+    }
+
+    fn acc(&self, _: Class, len: usize) -> Vec<E::Acc> {
+        bytemuck::zeroed_vec(len)
+    }
+
+    fn int(&self, _: Class, len: usize) -> Vec<i32> {
+        vec![0; len]
+    }
+}
+
+/// What one element of a CPU tensor looks like to the host.
+pub trait HostElement: Copy {
+    type Host: Copy + Default;
+    fn to_host(self) -> Self::Host;
+    fn from_host(value: Self::Host) -> Self;
+}
+
+impl HostElement for i32 {
+    type Host = i32;
+
+    fn to_host(self) -> i32 {
+        self
+    }
+
+    fn from_host(value: i32) -> i32 {
+        value
+    }
+}
+
+impl<T: HostElement> Buffer for Vec<T> {
+    type Host = T::Host;
+
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn read(&self, start: usize, out: &mut [T::Host]) {
+        let n = out.len();
+        for (out, &value) in out.iter_mut().zip(&self[start..start + n]) {
+            *out = value.to_host();
+        }
+    }
+
+    fn write(&mut self, start: usize, values: &[T::Host]) {
+        for (to, &value) in self[start..start + values.len()].iter_mut().zip(values) {
+            *to = T::from_host(value);
+        }
+    }
+}
+
+/// Rows that one task takes: enough to be worth a task, few enough that a block of the widest
+/// activations stays in a core's cache. A function of the size alone.
+pub fn rows_per_task(rows: usize) -> usize {
+    rows.div_ceil(8).clamp(8, 256)
+}
+
+/// Runs `f` with the widest vector instructions that this machine has: loops inlined into it are
+/// compiled once for each.
+#[inline(always)]
+pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// `f(first row, rows of y)` over blocks of rows of `y` [rows, width], in parallel.
+pub fn for_row_blocks<T: Send>(
+    y: &mut [T],
+    width: usize,
+    f: impl Fn(usize, &mut [T]) + Sync + Send,
+) {
+    let block = rows_per_task(y.len() / width.max(1));
+    y.par_chunks_mut(block * width).enumerate().for_each(|(i, y)| vectorize(|| f(i * block, y)));
+}
+
+/// Sum of `f(i)` for i below `n`, in 16 interleaved partial sums so that it vectorises; the order
+/// is fixed.
+#[inline(always)]
+pub fn sum<A: Float>(n: usize, f: impl Fn(usize) -> A) -> A {
+    const LANES: usize = 16;
+    let mut lanes = [A::ZERO; LANES];
+    let whole = n - n % LANES;
+    let mut i = 0;
+    while i < whole {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(i + l);
+        }
+        i += LANES;
+    }
+    let mut total = A::ZERO;
+    for lane in lanes {
+        total += lane;
+    }
+    for i in whole..n {
+        total += f(i);
+    }
+    total
+}

@@ -1,0 +1,107 @@
+//! Devices: where tensors live and who computes on them.
+//!
+//! [`Memory`] says what a device stores; each op family in [`crate::ops`] adds a trait over it; a
+//! [`Device`] has them all. [`cpu::Cpu`] is the reference. [`lockstep::Lockstep`] and
+//! [`meter::Meter`] decorate any device, and [`null::Null`] only counts: what `plan` runs on.
+
+pub mod cpu;
+
+use crate::ops::activation::ActivationOps;
+use crate::ops::attention::AttentionOps;
+use crate::ops::dropout::DropoutOps;
+use crate::ops::embed::EmbedOps;
+use crate::ops::gather::GatherOps;
+use crate::ops::linear::LinearOps;
+use crate::ops::loss::LossOps;
+use crate::ops::norm::NormOps;
+use crate::ops::optimizer::OptimizerOps;
+use crate::ops::reduce::ReduceOps;
+use crate::ops::rope::RopeOps;
+
+/// What memory is for; the plan counts bytes by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// The stored copy that products read.
+    Weights,
+    /// Master weights, which the optimizer updates.
+    Master,
+    Gradients,
+    Moments,
+    Activations,
+    /// What lives within one op or one layer.
+    Scratch,
+    Batch,
+}
+
+/// A flat tensor on a device. The host sees floating-point elements as f64, which holds every
+/// storage type exactly, and indices as i32.
+pub trait Buffer {
+    type Host: Copy + Default;
+
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies `out.len()` elements from `start` on to the host; asserts that they exist.
+    fn read(&self, start: usize, out: &mut [Self::Host]);
+
+    /// Copies `values` to `start` and on, rounding to the storage type.
+    fn write(&mut self, start: usize, values: &[Self::Host]);
+
+    /// All elements.
+    fn to_vec(&self) -> Vec<Self::Host> {
+        let mut out = vec![Self::Host::default(); self.len()];
+        self.read(0, &mut out);
+        out
+    }
+}
+
+/// What a device stores. Precision belongs to the device, not to the op.
+pub trait Memory {
+    /// Stored and multiplied: activations, their gradients, weights.
+    type X: Buffer<Host = f64>;
+    /// Summed: parameter gradients, master weights, moments, statistics.
+    type Acc: Buffer<Host = f64>;
+    /// Token ids, positions, row numbers.
+    type Int: Buffer<Host = i32>;
+
+    /// A tensor of `len` zeros.
+    fn x(&self, class: Class, len: usize) -> Self::X;
+    fn acc(&self, class: Class, len: usize) -> Self::Acc;
+    fn int(&self, class: Class, len: usize) -> Self::Int;
+}
+
+/// Everything that a model, its training and its evaluation need.
+pub trait Device:
+    Memory
+    + EmbedOps
+    + NormOps
+    + LinearOps
+    + RopeOps
+    + AttentionOps
+    + ActivationOps
+    + GatherOps
+    + DropoutOps
+    + LossOps
+    + ReduceOps
+    + OptimizerOps
+{
+}
+
+impl<D> Device for D where
+    D: Memory
+        + EmbedOps
+        + NormOps
+        + LinearOps
+        + RopeOps
+        + AttentionOps
+        + ActivationOps
+        + GatherOps
+        + DropoutOps
+        + LossOps
+        + ReduceOps
+        + OptimizerOps
+{
+}

@@ -1,0 +1,238 @@
+//! A transformer, described by data.
+//!
+//! One set of switches covers GPT-2, BERT, RoBERTa, ALBERT and ModernBERT; a family is a setting
+//! of the switches (`families.rs`) and a way to name the tensors (`crate::hf`). Glossary, used in
+//! every shape of the crate: N tokens, S sequences, C width, E embedding width, H heads, D head
+//! width, F inner width, V vocabulary, L layers, M rows whose loss counts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ops::activation::Activation;
+use crate::ops::norm::NormKind;
+
+/// Whose tensor names and `config.json` a model reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    Gpt2,
+    Bert,
+    Roberta,
+    Albert,
+    Modernbert,
+    /// A combination of switches that no published family has: our own names and config.
+    Custom,
+}
+
+/// Where a block normalises: its input (and once more at the end), or its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    Pre,
+    Post,
+}
+
+/// How a token learns where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Positions {
+    /// A table of `context + offset` rows; the first token takes row `offset` (RoBERTa: 2).
+    Learned { offset: usize },
+    /// Rotate-half rotary embedding; `local_theta` is the base on windowed layers.
+    Rotary { theta: f64, local_theta: f64 },
+}
+
+/// What turns the last hidden state into logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    /// The decoder alone.
+    Plain,
+    /// dense [C → E], activation, norm, then the decoder.
+    Transform,
+}
+
+/// Dropout probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dropouts {
+    /// On the sum of the embeddings (after their norm, where there is one).
+    pub embed: f64,
+    /// On each branch before it joins the residual.
+    pub hidden: f64,
+    /// On the attention probabilities.
+    pub attention: f64,
+}
+
+/// The switches of the one transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arch {
+    pub family: Family,
+    /// V
+    pub vocab: usize,
+    /// C
+    pub width: usize,
+    /// E; differs from C where embeddings are factorised (ALBERT).
+    pub embed_width: usize,
+    /// Number of blocks that a token passes through, L.
+    pub layers: usize,
+    /// H
+    pub heads: usize,
+    /// F: width after the activation (a gated MLP's first product is 2F wide).
+    pub inner: usize,
+    /// Longest sequence, in tokens.
+    pub context: usize,
+    /// Rows of the token-type table; 0 for none.
+    pub token_types: usize,
+    pub positions: Positions,
+    pub norm: NormKind,
+    pub norm_bias: bool,
+    pub eps: f64,
+    pub placement: Placement,
+    /// A norm on the sum of the embeddings.
+    pub embed_norm: bool,
+    /// Pre-norm only: whether the very first block normalises its input (ModernBERT: no).
+    pub first_norm: bool,
+    pub activation: Activation,
+    /// act(a) ∘ b with [a; b] = W x, instead of act(W x).
+    pub gated: bool,
+    /// Biases of the products in the blocks.
+    pub bias: bool,
+    pub causal: bool,
+    /// Local layers attend to |i − j| ≤ window.
+    pub window: Option<usize>,
+    /// Layer i is global iff i % global_every == 0 (only with a window).
+    pub global_every: usize,
+    /// Distinct blocks are `groups × group_depth`; equal to `layers` where nothing is shared.
+    pub groups: usize,
+    pub group_depth: usize,
+    /// The decoder's weight is the token table.
+    pub tied: bool,
+    pub head: Head,
+    pub head_bias: bool,
+    pub decoder_bias: bool,
+    /// A pooler (tanh on the first token) and a classifier of sequence pairs.
+    pub pair: bool,
+    pub dropout: Dropouts,
+    /// Standard deviation of the weights at the start.
+    pub init_std: f64,
+}
+
+/// Why an architecture cannot exist.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ArchError {
+    #[error("model.{0} is 0: give it at least 1")]
+    Zero(&'static str),
+    #[error(
+        "width {width} is not a multiple of heads {heads}: the nearest number of heads that \
+         divides it is {nearest}"
+    )]
+    Heads { width: usize, heads: usize, nearest: usize },
+    #[error("rotary positions need an even head width, got {0}: change width or heads")]
+    OddRotary(usize),
+    #[error("layers {layers} is not a multiple of group_depth {depth}")]
+    GroupDepth { layers: usize, depth: usize },
+    #[error("groups {groups} is more than the {layers} layers there are: lower groups")]
+    Groups { groups: usize, layers: usize },
+    #[error("a window of 0 would leave each token alone: use at least 1, or no window")]
+    Window,
+    #[error(
+        "a tied decoder needs logits from width {embed_width}, but a plain head gives {width}: \
+             set head = \"transform\", or tied = false"
+    )]
+    Tied { width: usize, embed_width: usize },
+    #[error("{0} is {1}, which is not a probability below 1")]
+    Dropout(&'static str, f64),
+    #[error("{0} is {1}: it must be a positive number")]
+    NotPositive(&'static str, f64),
+    #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in the blocks")]
+    Tanh,
+}
+
+impl Arch {
+    /// D
+    pub fn head_dim(&self) -> usize {
+        self.width / self.heads
+    }
+
+    /// Which distinct block layer `l` uses.
+    pub fn block_of(&self, l: usize) -> usize {
+        let (outer, inner) = (l / self.group_depth, l % self.group_depth);
+        let outers = self.layers / self.group_depth;
+        outer * self.groups / outers * self.group_depth + inner
+    }
+
+    /// Number of distinct blocks.
+    pub fn blocks(&self) -> usize {
+        self.groups * self.group_depth
+    }
+
+    /// The window of layer `l`; `None` attends to the whole sequence.
+    pub fn window_of(&self, l: usize) -> Option<usize> {
+        self.window.filter(|_| l % self.global_every != 0)
+    }
+
+    /// Refuses what cannot be built, with the way out.
+    pub fn validate(&self) -> Result<(), ArchError> {
+        for (name, value) in [
+            ("vocab", self.vocab),
+            ("width", self.width),
+            ("embed_width", self.embed_width),
+            ("layers", self.layers),
+            ("heads", self.heads),
+            ("inner", self.inner),
+            ("context", self.context),
+            ("global_every", self.global_every),
+            ("groups", self.groups),
+            ("group_depth", self.group_depth),
+        ] {
+            if value == 0 {
+                return Err(ArchError::Zero(name));
+            }
+        }
+        if self.width % self.heads != 0 {
+            let divides = |h: &usize| self.width % h == 0;
+            let below = (1..self.heads).rev().find(divides).unwrap_or(1);
+            let above = (self.heads + 1..=self.width).find(divides).unwrap_or(self.width);
+            let nearest = if self.heads - below <= above - self.heads { below } else { above };
+            return Err(ArchError::Heads { width: self.width, heads: self.heads, nearest });
+        }
+        if let Positions::Rotary { theta, local_theta } = self.positions {
+            if self.head_dim() % 2 != 0 {
+                return Err(ArchError::OddRotary(self.head_dim()));
+            }
+            positive("positions.theta", theta)?;
+            positive("positions.local_theta", local_theta)?;
+        }
+        if self.layers % self.group_depth != 0 {
+            return Err(ArchError::GroupDepth { layers: self.layers, depth: self.group_depth });
+        }
+        if self.groups > self.layers / self.group_depth {
+            return Err(ArchError::Groups { groups: self.groups, layers: self.layers });
+        }
+        if self.window == Some(0) {
+            return Err(ArchError::Window);
+        }
+        if self.tied && self.head == Head::Plain && self.embed_width != self.width {
+            return Err(ArchError::Tied { width: self.width, embed_width: self.embed_width });
+        }
+        if self.activation == Activation::Tanh {
+            return Err(ArchError::Tanh);
+        }
+        for (name, p) in [
+            ("dropout.embed", self.dropout.embed),
+            ("dropout.hidden", self.dropout.hidden),
+            ("dropout.attention", self.dropout.attention),
+        ] {
+            if !(0.0..1.0).contains(&p) {
+                return Err(ArchError::Dropout(name, p));
+            }
+        }
+        positive("eps", self.eps)?;
+        positive("init_std", self.init_std)
+    }
+}
+
+fn positive(name: &'static str, value: f64) -> Result<(), ArchError> {
+    if value > 0.0 && value.is_finite() { Ok(()) } else { Err(ArchError::NotPositive(name, value)) }
+}

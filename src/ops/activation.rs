@@ -1,0 +1,193 @@
+//! Activations, and the gate of a gated MLP.
+//!
+//!   gelu(x) = x Φ(x) = x/2 (1 + erf(x/√2));          gelu'(x) = Φ(x) + x φ(x)
+//!   gelu_tanh(x) = x/2 (1 + tanh(u)), u = √(2/π) (x + 0.044715 x³)
+//!   silu(x) = x σ(x);                                silu'(x) = σ(x) (1 + x (1 − σ(x)))
+//! (Hendrycks, Gimpel 2016.) The gate of GeGLU and SwiGLU (Shazeer 2020) takes [a; b] = W x and
+//! returns act(a) ∘ b. An activation that follows a product is fused to it: see `linear.rs`.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Cost;
+use crate::device::Memory;
+use crate::device::cpu::{Cpu, Element, Float, rows_per_task, vectorize};
+
+/// An activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The exact form, by erf.
+    Gelu,
+    /// The approximation by tanh (GPT-2's `gelu_new`).
+    GeluTanh,
+    Silu,
+    Tanh,
+}
+
+impl Activation {
+    /// act(x)
+    #[inline(always)]
+    pub fn apply<A: Float>(self, x: A) -> A {
+        let half = A::of(0.5);
+        match self {
+            Activation::Gelu => half * x * (A::ONE + (x * A::of(SQRT_HALF)).erf()),
+            Activation::GeluTanh => half * x * (A::ONE + tanh_argument(x).tanh()),
+            Activation::Silu => x * sigmoid(x),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    /// act'(x)
+    #[inline(always)]
+    pub fn derivative<A: Float>(self, x: A) -> A {
+        let half = A::of(0.5);
+        match self {
+            Activation::Gelu => {
+                let cdf = half * (A::ONE + (x * A::of(SQRT_HALF)).erf());
+                cdf + x * A::of(INV_SQRT_2PI) * (-(half * x * x)).exp()
+            }
+            Activation::GeluTanh => {
+                let t = tanh_argument(x).tanh();
+                let slope = A::of(SQRT_2_OVER_PI) * (A::ONE + A::of(3.0 * CUBIC) * x * x);
+                half * (A::ONE + t) + half * x * (A::ONE - t * t) * slope
+            }
+            Activation::Silu => {
+                let s = sigmoid(x);
+                s * (A::ONE + x * (A::ONE - s))
+            }
+            Activation::Tanh => {
+                let t = x.tanh();
+                A::ONE - t * t
+            }
+        }
+    }
+}
+
+const SQRT_HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
+const INV_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+const CUBIC: f64 = 0.044715;
+
+#[inline(always)]
+fn tanh_argument<A: Float>(x: A) -> A {
+    A::of(SQRT_2_OVER_PI) * (x + A::of(CUBIC) * x * x * x)
+}
+
+#[inline(always)]
+fn sigmoid<A: Float>(x: A) -> A {
+    A::ONE / (A::ONE + (-x).exp())
+}
+
+pub trait ActivationOps: Memory {
+    /// y [N, F] = act(pre[:, ..F]) ∘ pre[:, F..], with pre [N, 2F].
+    fn gate(
+        &self,
+        y: &mut Self::X,
+        pre: &Self::X,
+        activation: Activation,
+        inner: usize,
+        rows: usize,
+    );
+
+    /// dpre [N, 2F] = the gradient of the gate's input, given dy [N, F].
+    fn gate_backward(
+        &self,
+        dpre: &mut Self::X,
+        dy: &Self::X,
+        pre: &Self::X,
+        activation: Activation,
+        inner: usize,
+        rows: usize,
+    );
+}
+
+/// `streams` tensors of [N, F] cross memory.
+pub fn cost(inner: usize, rows: usize, streams: usize, size: usize) -> Cost {
+    let elements = (rows * inner) as f64;
+    Cost { flops: 10.0 * elements, bytes: elements * (streams * size) as f64 }
+}
+
+impl<E: Element> ActivationOps for Cpu<E> {
+    fn gate(
+        &self,
+        y: &mut Vec<E>,
+        pre: &Vec<E>,
+        activation: Activation,
+        inner: usize,
+        rows: usize,
+    ) {
+        let task = rows_per_task(rows);
+        y[..rows * inner]
+            .par_chunks_mut(task * inner)
+            .zip(pre[..rows * 2 * inner].par_chunks(task * 2 * inner))
+            .for_each(|(y, pre)| vectorize(|| gate_rows(y, pre, activation, inner)));
+    }
+
+    fn gate_backward(
+        &self,
+        dpre: &mut Vec<E>,
+        dy: &Vec<E>,
+        pre: &Vec<E>,
+        activation: Activation,
+        inner: usize,
+        rows: usize,
+    ) {
+        let task = rows_per_task(rows);
+        dpre[..rows * 2 * inner]
+            .par_chunks_mut(task * 2 * inner)
+            .zip(dy[..rows * inner].par_chunks(task * inner))
+            .zip(pre[..rows * 2 * inner].par_chunks(task * 2 * inner))
+            .for_each(|((dpre, dy), pre)| {
+                vectorize(|| gate_rows_backward(dpre, dy, pre, activation, inner));
+            });
+    }
+}
+
+#[inline(always)]
+fn gate_rows<E: Element>(y: &mut [E], pre: &[E], activation: Activation, inner: usize) {
+    for (y, pre) in y.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
+        let (a, b) = pre.split_at(inner);
+        with_constant(activation, |act| {
+            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                *y = E::round(act.apply(a.wide()) * b.wide());
+            }
+        });
+    }
+}
+
+#[inline(always)]
+fn gate_rows_backward<E: Element>(
+    dpre: &mut [E],
+    dy: &[E],
+    pre: &[E],
+    activation: Activation,
+    inner: usize,
+) {
+    let rows = dpre
+        .chunks_exact_mut(2 * inner)
+        .zip(dy.chunks_exact(inner))
+        .zip(pre.chunks_exact(2 * inner));
+    for ((dpre, dy), pre) in rows {
+        let (a, b) = pre.split_at(inner);
+        let (da, db) = dpre.split_at_mut(inner);
+        with_constant(activation, |act| {
+            for i in 0..inner {
+                let (dy, a) = (dy[i].wide(), a[i].wide());
+                da[i] = E::round(dy * b[i].wide() * act.derivative(a));
+                db[i] = E::round(dy * act.apply(a));
+            }
+        });
+    }
+}
+
+/// Calls `f` with the activation as a constant, so that the loop in it has no branch.
+#[inline(always)]
+pub fn with_constant(activation: Activation, mut f: impl FnMut(Activation)) {
+    match activation {
+        Activation::Gelu => f(Activation::Gelu),
+        Activation::GeluTanh => f(Activation::GeluTanh),
+        Activation::Silu => f(Activation::Silu),
+        Activation::Tanh => f(Activation::Tanh),
+    }
+}

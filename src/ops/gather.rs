@@ -1,0 +1,60 @@
+//! Rows picked out of a tensor, and put back: only the rows whose loss counts go through the last
+//! layer's products and the head.
+
+use rayon::prelude::*;
+
+use super::Cost;
+use crate::device::Memory;
+use crate::device::cpu::{Cpu, Element, for_row_blocks, rows_per_task};
+
+pub trait GatherOps: Memory {
+    /// y [M, C] = x[rows[i]]
+    fn gather(&self, y: &mut Self::X, x: &Self::X, rows: &Self::Int, width: usize, count: usize);
+
+    /// dx[rows[i]] += dy[i], dy [M, C]; repeated rows add up in order.
+    fn scatter_add(
+        &self,
+        dx: &mut Self::X,
+        dy: &Self::X,
+        rows: &Self::Int,
+        width: usize,
+        count: usize,
+    );
+}
+
+/// `count` rows read and written.
+pub fn cost(width: usize, count: usize, size: usize) -> Cost {
+    Cost { flops: 0.0, bytes: (2 * width * count * size) as f64 }
+}
+
+impl<E: Element> GatherOps for Cpu<E> {
+    fn gather(&self, y: &mut Vec<E>, x: &Vec<E>, rows: &Vec<i32>, width: usize, count: usize) {
+        for_row_blocks(&mut y[..count * width], width, |first, y| {
+            for (y, &row) in y.chunks_exact_mut(width).zip(&rows[first..]) {
+                y.copy_from_slice(&x[row as usize * width..][..width]);
+            }
+        });
+    }
+
+    fn scatter_add(
+        &self,
+        dx: &mut Vec<E>,
+        dy: &Vec<E>,
+        rows: &Vec<i32>,
+        width: usize,
+        count: usize,
+    ) {
+        let task = rows_per_task(dx.len() / width);
+        dx.par_chunks_mut(task * width).enumerate().for_each(|(t, dx)| {
+            let owned = t * task..t * task + dx.len() / width;
+            for (&row, dy) in rows[..count].iter().zip(dy.chunks_exact(width)) {
+                if owned.contains(&(row as usize)) {
+                    let dx = &mut dx[(row as usize - owned.start) * width..][..width];
+                    for (dx, dy) in dx.iter_mut().zip(dy) {
+                        *dx = E::round(dx.wide() + dy.wide());
+                    }
+                }
+            }
+        });
+    }
+}

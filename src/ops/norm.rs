@@ -1,0 +1,265 @@
+//! LayerNorm and RMSNorm, with the residual sum before them fused in.
+//!
+//! Forward, a row x of width C:
+//!   LayerNorm: μ = mean(x), r = 1/√(mean((x − μ)²) + ε), y = (x − μ) r ∘ γ + β
+//!   RMSNorm:   μ = 0,       r = 1/√(mean(x²) + ε),       y = x r ∘ γ + β
+//! Backward, with x̂ = (x − μ) r and g = dy ∘ γ:
+//!   dx = r (g − mean(g) − x̂ mean(g ∘ x̂))   (RMSNorm: without mean(g))
+//!   dγ += Σ dy ∘ x̂, dβ += Σ dy, over rows
+//! (Ba, Kiros, Hinton 2016; Zhang, Sennrich 2019.) Statistics are held in `Acc`.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Cost, Dropout, Into, Span};
+use crate::device::Memory;
+use crate::device::cpu::{Cpu, Element, Float, rows_per_task, sum, vectorize};
+
+/// Which norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormKind {
+    Layer,
+    Rms,
+}
+
+/// A norm and where its weights lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm {
+    pub kind: NormKind,
+    /// γ [C]
+    pub weight: Span,
+    /// β [C]
+    pub bias: Option<Span>,
+    /// C
+    pub width: usize,
+    pub eps: f64,
+}
+
+/// The residual sum of two rows' worth of activations, the second under dropout.
+pub struct Residual<'a, X> {
+    /// [N, C]
+    pub residual: &'a X,
+    /// [N, C]
+    pub branch: &'a X,
+    pub dropout: Option<Dropout>,
+}
+
+/// What the backward of a norm needs of its forward.
+pub struct Normed<'a, D: Memory> {
+    /// [N, C], the norm's input
+    pub x: &'a D::X,
+    /// [N, 2]: μ and r of each row
+    pub stats: &'a D::Acc,
+    pub params: &'a D::X,
+}
+
+pub trait NormOps: Memory {
+    /// y [N, C] = norm(x [N, C]); stats [N, 2] keeps μ and r.
+    fn norm(
+        &self,
+        y: &mut Self::X,
+        stats: &mut Self::Acc,
+        x: &Self::X,
+        params: &Self::X,
+        at: &Norm,
+        rows: usize,
+    );
+
+    /// sum [N, C] = residual + dropout(branch); y [N, C] = norm(sum), of the sum as stored.
+    #[allow(clippy::too_many_arguments)]
+    fn add_norm(
+        &self,
+        y: &mut Self::X,
+        sum: &mut Self::X,
+        stats: &mut Self::Acc,
+        terms: Residual<Self::X>,
+        params: &Self::X,
+        at: &Norm,
+        rows: usize,
+    );
+
+    /// dx [N, C] = or += the gradient of the norm's input; dγ and dβ += in `grads`.
+    #[allow(clippy::too_many_arguments)]
+    fn norm_backward(
+        &self,
+        dx: &mut Self::X,
+        grads: &mut Self::Acc,
+        dy: &Self::X,
+        saved: Normed<Self>,
+        at: &Norm,
+        rows: usize,
+        into: Into,
+    ) where
+        Self: Sized;
+}
+
+/// `streams` activations of [N, C] cross memory, each `size` bytes an element.
+pub fn cost(at: &Norm, rows: usize, streams: usize, size: usize) -> Cost {
+    let elements = (rows * at.width) as f64;
+    Cost { flops: 8.0 * elements, bytes: elements * (streams * size) as f64 }
+}
+
+impl<E: Element> NormOps for Cpu<E> {
+    fn norm(
+        &self,
+        y: &mut Vec<E>,
+        stats: &mut Vec<E::Acc>,
+        x: &Vec<E>,
+        params: &Vec<E>,
+        at: &Norm,
+        rows: usize,
+    ) {
+        let c = at.width;
+        let task = rows_per_task(rows);
+        y[..rows * c]
+            .par_chunks_mut(task * c)
+            .zip(stats[..rows * 2].par_chunks_mut(task * 2))
+            .zip(x[..rows * c].par_chunks(task * c))
+            .for_each(|((y, stats), x)| vectorize(|| norm_rows(y, stats, x, params, at)));
+    }
+
+    fn add_norm(
+        &self,
+        y: &mut Vec<E>,
+        sum: &mut Vec<E>,
+        stats: &mut Vec<E::Acc>,
+        terms: Residual<Vec<E>>,
+        params: &Vec<E>,
+        at: &Norm,
+        rows: usize,
+    ) {
+        let c = at.width;
+        let task = rows_per_task(rows);
+        y[..rows * c]
+            .par_chunks_mut(task * c)
+            .zip(sum[..rows * c].par_chunks_mut(task * c))
+            .zip(stats[..rows * 2].par_chunks_mut(task * 2))
+            .enumerate()
+            .for_each(|(t, ((y, sum), stats))| {
+                let at_row = t * task * c;
+                let residual = &terms.residual[at_row..at_row + sum.len()];
+                let branch = &terms.branch[at_row..at_row + sum.len()];
+                vectorize(|| {
+                    match &terms.dropout {
+                        None => sum.copy_from_slice(branch),
+                        Some(dropout) => dropout.apply(sum, branch, at_row),
+                    }
+                    for (sum, &r) in sum.iter_mut().zip(residual) {
+                        *sum = E::round(r.wide() + sum.wide());
+                    }
+                    norm_rows(y, stats, sum, params, at);
+                });
+            });
+    }
+
+    fn norm_backward(
+        &self,
+        dx: &mut Vec<E>,
+        grads: &mut Vec<E::Acc>,
+        dy: &Vec<E>,
+        saved: Normed<Self>,
+        at: &Norm,
+        rows: usize,
+        into: Into,
+    ) {
+        let c = at.width;
+        let task = rows_per_task(rows);
+        // Each task leaves partial sums of dγ and dβ; they are added in the order of the rows.
+        let partials: Vec<Vec<E::Acc>> = dx[..rows * c]
+            .par_chunks_mut(task * c)
+            .zip(dy[..rows * c].par_chunks(task * c))
+            .zip(saved.x[..rows * c].par_chunks(task * c))
+            .zip(saved.stats[..rows * 2].par_chunks(task * 2))
+            .map(|(((dx, dy), x), stats)| {
+                let gamma = &saved.params[at.weight.range()];
+                vectorize(|| norm_rows_backward(dx, dy, x, stats, gamma, at, into))
+            })
+            .collect();
+        for partial in &partials {
+            let (dgamma, dbeta) = partial.split_at(c);
+            add_to(&mut grads[at.weight.range()], dgamma);
+            if let Some(bias) = at.bias {
+                add_to(&mut grads[bias.range()], dbeta);
+            }
+        }
+    }
+}
+
+fn add_to<A: Float>(to: &mut [A], from: &[A]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}
+
+#[inline(always)]
+fn norm_rows<E: Element>(y: &mut [E], stats: &mut [E::Acc], x: &[E], params: &[E], at: &Norm) {
+    let c = at.width;
+    let n = E::Acc::of(c as f64);
+    let gamma = &params[at.weight.range()];
+    let beta = at.bias.map(|b| &params[b.range()]);
+    for ((y, stats), x) in
+        y.chunks_exact_mut(c).zip(stats.chunks_exact_mut(2)).zip(x.chunks_exact(c))
+    {
+        let mean = match at.kind {
+            NormKind::Layer => sum(c, |i| x[i].wide()) / n,
+            NormKind::Rms => E::Acc::ZERO,
+        };
+        let variance = sum(c, |i| {
+            let d = x[i].wide() - mean;
+            d * d
+        }) / n;
+        let rstd = E::Acc::ONE / (variance + E::Acc::of(at.eps)).sqrt();
+        stats[0] = mean;
+        stats[1] = rstd;
+        for i in 0..c {
+            let normed = (x[i].wide() - mean) * rstd * gamma[i].wide();
+            y[i] = E::round(match beta {
+                Some(beta) => normed + beta[i].wide(),
+                None => normed,
+            });
+        }
+    }
+}
+
+/// Returns the rows' sums of dγ and dβ, [2, C].
+#[inline(always)]
+fn norm_rows_backward<E: Element>(
+    dx: &mut [E],
+    dy: &[E],
+    x: &[E],
+    stats: &[E::Acc],
+    gamma: &[E],
+    at: &Norm,
+    into: Into,
+) -> Vec<E::Acc> {
+    let c = at.width;
+    let n = E::Acc::of(c as f64);
+    let mut partial = vec![E::Acc::ZERO; 2 * c];
+    let (dgamma, dbeta) = partial.split_at_mut(c);
+    for (((dx, dy), x), stats) in dx
+        .chunks_exact_mut(c)
+        .zip(dy.chunks_exact(c))
+        .zip(x.chunks_exact(c))
+        .zip(stats.chunks_exact(2))
+    {
+        let (mean, rstd) = (stats[0], stats[1]);
+        let g_mean = match at.kind {
+            NormKind::Layer => sum(c, |i| dy[i].wide() * gamma[i].wide()) / n,
+            NormKind::Rms => E::Acc::ZERO,
+        };
+        let gx_mean = sum(c, |i| dy[i].wide() * gamma[i].wide() * (x[i].wide() - mean)) * rstd / n;
+        for i in 0..c {
+            let x_hat = (x[i].wide() - mean) * rstd;
+            let dy = dy[i].wide();
+            let d = rstd * (dy * gamma[i].wide() - g_mean - x_hat * gx_mean);
+            dx[i] = E::round(match into {
+                Into::Set => d,
+                Into::Add => dx[i].wide() + d,
+            });
+            dgamma[i] += dy * x_hat;
+            dbeta[i] += dy;
+        }
+    }
+    partial
+}

@@ -1,0 +1,165 @@
+//! Optimizers, one pass over the flat arenas: master weights, moments and the stored copy.
+//!
+//! With g clipped to norm c (g ← g · min(1, c / (‖g‖ + 1e-6))) and t the number of steps applied:
+//!   AdamW    w ← w − η λ w;  m ← β₁ m + (1 − β₁) g;  v ← β₂ v + (1 − β₂) g²
+//!            w ← w − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+//!   SGD      g ← g + λ w;  m ← μ m + g;  w ← w − η (nesterov: g + μ m, else m)
+//!   RMSprop  g ← g + λ w;  v ← α v + (1 − α) g²;  m ← μ m + g / (√v + ε);  w ← w − η m
+//! (Loshchilov, Hutter 2019; the others as torch.optim has them.) A step that was judged not
+//! finite changes nothing.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Cost, Span};
+use crate::device::Memory;
+use crate::device::cpu::{Cpu, Element, Float, vectorize};
+
+/// An update rule and its constants.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "rule", deny_unknown_fields)]
+pub enum Rule {
+    AdamW { beta1: f64, beta2: f64, eps: f64 },
+    Sgd { momentum: f64, nesterov: bool },
+    RmsProp { alpha: f64, eps: f64, momentum: f64 },
+}
+
+/// What one update needs besides the arenas.
+#[derive(Debug, Clone, Copy)]
+pub struct Update {
+    pub rule: Rule,
+    /// η
+    pub lr: f64,
+    /// c; infinite for no clipping.
+    pub clip: f64,
+}
+
+/// Neighbouring parameters with the same treatment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Group {
+    pub span: Span,
+    /// Factor of η.
+    pub lr_scale: f64,
+    /// λ
+    pub decay: f64,
+}
+
+/// The arenas that an update writes, all of one length.
+pub struct Arenas<'a, D: Memory> {
+    pub params: &'a mut D::X,
+    pub master: &'a mut D::Acc,
+    /// First moment, or momentum.
+    pub m: &'a mut D::Acc,
+    /// Second moment.
+    pub v: &'a mut D::Acc,
+}
+
+pub trait OptimizerOps: Memory + Sized {
+    /// One step of `update` on all `groups`, unless `control` (see `reduce.rs`) says not finite.
+    fn update(
+        &self,
+        arenas: Arenas<Self>,
+        grads: &Self::Acc,
+        control: &Self::Acc,
+        update: &Update,
+        groups: &[Group],
+    );
+
+    /// params = master, rounded to the stored type.
+    fn store(&self, params: &mut Self::X, master: &Self::Acc);
+}
+
+/// Gradient, master and both moments read, all but the gradient and the stored copy written.
+pub fn cost(len: usize, size: usize, acc: usize) -> Cost {
+    Cost { flops: 14.0 * len as f64, bytes: (len * (7 * acc + size)) as f64 }
+}
+
+impl<E: Element> OptimizerOps for Cpu<E> {
+    fn update(
+        &self,
+        arenas: Arenas<Self>,
+        grads: &Vec<E::Acc>,
+        control: &Vec<E::Acc>,
+        update: &Update,
+        groups: &[Group],
+    ) {
+        const BLOCK: usize = 1 << 14;
+        if control[1] == E::Acc::ZERO {
+            return;
+        }
+        let (norm, t) = (control[0].to_f64(), control[2].to_f64());
+        let clip = E::Acc::of((update.clip / (norm + 1e-6)).min(1.0));
+        for group in groups {
+            let range = group.span.range();
+            arenas.params[range.clone()]
+                .par_chunks_mut(BLOCK)
+                .zip(arenas.master[range.clone()].par_chunks_mut(BLOCK))
+                .zip(arenas.m[range.clone()].par_chunks_mut(BLOCK))
+                .zip(arenas.v[range.clone()].par_chunks_mut(BLOCK))
+                .zip(grads[range].par_chunks(BLOCK))
+                .for_each(|((((p, w), m), v), g)| {
+                    vectorize(|| {
+                        step(update, group, t, clip, w, m, v, g);
+                        for (p, &w) in p.iter_mut().zip(&*w) {
+                            *p = E::round(w);
+                        }
+                    });
+                });
+        }
+    }
+
+    fn store(&self, params: &mut Vec<E>, master: &Vec<E::Acc>) {
+        for (p, &w) in params.iter_mut().zip(master) {
+            *p = E::round(w);
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn step<A: Float>(
+    update: &Update,
+    group: &Group,
+    t: f64,
+    clip: A,
+    w: &mut [A],
+    m: &mut [A],
+    v: &mut [A],
+    g: &[A],
+) {
+    let lr = update.lr * group.lr_scale;
+    let (lr_a, decay) = (A::of(lr), A::of(group.decay));
+    match update.rule {
+        Rule::AdamW { beta1, beta2, eps } => {
+            let (b1, b2, eps) = (A::of(beta1), A::of(beta2), A::of(eps));
+            let (c1, c2) = (A::of(1.0 - beta1), A::of(1.0 - beta2));
+            let rate = A::of(lr / (1.0 - beta1.powf(t)));
+            let unbias = A::of(1.0 / (1.0 - beta2.powf(t)));
+            let shrink = A::of(1.0 - lr * group.decay);
+            for i in 0..g.len() {
+                let g = g[i] * clip;
+                m[i] = b1 * m[i] + c1 * g;
+                v[i] = b2 * v[i] + c2 * g * g;
+                w[i] = w[i] * shrink - rate * m[i] / ((v[i] * unbias).sqrt() + eps);
+            }
+        }
+        Rule::Sgd { momentum, nesterov } => {
+            let mu = A::of(momentum);
+            for i in 0..g.len() {
+                let g = g[i] * clip + decay * w[i];
+                m[i] = mu * m[i] + g;
+                w[i] -= lr_a * if nesterov { g + mu * m[i] } else { m[i] };
+            }
+        }
+        Rule::RmsProp { alpha, eps, momentum } => {
+            let (a, b, eps) = (A::of(alpha), A::of(1.0 - alpha), A::of(eps));
+            let mu = A::of(momentum);
+            for i in 0..g.len() {
+                let g = g[i] * clip + decay * w[i];
+                v[i] = a * v[i] + b * g * g;
+                m[i] = mu * m[i] + g / (v[i].sqrt() + eps);
+                w[i] -= lr_a * m[i];
+            }
+        }
+    }
+}
