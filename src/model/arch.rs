@@ -145,6 +145,8 @@ pub enum ArchError {
     Dropout(&'static str, f64),
     #[error("{0} is {1}: it must be a positive number")]
     NotPositive(&'static str, f64),
+    #[error("first_norm = false leaves one block without a norm, so its blocks cannot be shared")]
+    SharedFirst,
     #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in the blocks")]
     Tanh,
 }
@@ -215,6 +217,9 @@ impl Arch {
         }
         if self.tied && self.head == Head::Plain && self.embed_width != self.width {
             return Err(ArchError::Tied { width: self.width, embed_width: self.embed_width });
+        }
+        if !self.first_norm && self.placement == Placement::Pre && self.blocks() < self.layers {
+            return Err(ArchError::SharedFirst);
         }
         if self.activation == Activation::Tanh {
             return Err(ArchError::Tanh);

@@ -20,6 +20,11 @@ pub struct Dropout {
 }
 
 impl Dropout {
+    /// Keeps everything.
+    pub fn none() -> Self {
+        Dropout { p: 0.0, seed: 0, step: 0, site: 0 }
+    }
+
     /// Factors, 0 or 1/(1 − p), of elements 4 · block to 4 · block + 3.
     #[inline(always)]
     pub fn factors<A: Float>(&self, block: u64) -> [A; 4] {
