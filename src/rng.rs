@@ -31,8 +31,7 @@ const ROUNDS: usize = 10;
 /// | use | step | index |
 /// |---|---|---|
 /// | `Order` | epoch | Feistel round << 32 \| half |
-/// | `Mask` | 0 | position in the training stream; words: decision, kind, token, span length |
-/// | `HeldoutMask` | 0 | position in the held-out stream; words as for `Mask` |
+/// | `Mask` | 0 | position in the token stream; words: decision, kind, token, span length |
 /// | `Pair` | epoch | piece << 4 \| try |
 /// | `Dropout` | optimizer step | element / 4, word element % 4; the site is the layer's |
 /// | `Init` | 0 | element / 4, word element % 4; the site is the parameter's |
@@ -43,12 +42,11 @@ const ROUNDS: usize = 10;
 pub enum Stream {
     Order = 0,
     Mask = 1,
-    HeldoutMask = 2,
-    Pair = 3,
-    Dropout = 4,
-    Init = 5,
-    Sample = 6,
-    Rounding = 7,
+    Pair = 2,
+    Dropout = 3,
+    Init = 4,
+    Sample = 5,
+    Rounding = 6,
 }
 
 impl Stream {
@@ -161,7 +159,7 @@ mod tests {
         let rng = Philox::new(0x299f_31d0_a409_3822);
         let (step, index) = (0x1319_8a2e, 0x85a3_08d3_243f_6a88);
         assert_eq!(rng.block(0x0370_7344u32, step, index)[0], 0xd16c_fe09);
-        assert_eq!(Stream::Dropout.site(3), 4 | 3 << 8);
+        assert_eq!(Stream::Dropout.site(7), 3 | 7 << 8);
     }
 
     #[test]

@@ -1,20 +1,63 @@
-//! From text to batches.
+//! From text to batches, in the order data flows:
+//!
+//! ```text
+//! files ─ sources ─ tokenizer ─ ingest ─> shards on disk          once a corpus
+//! shards ─ shard, formats ─ dataset                               mapped, checked
+//! documents ─ packing (order) ─ loader (masking) ─> Batch         a pure function of its number
+//! ```
+//!
+//! **Invariant.** Batch k of a (data set, objective, N, context, seed) is the same whenever, wherever
+//! and by whichever thread it is made. Nothing here has state that a checkpoint would need.
 
-/// One micro-batch, token-flat, on the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+pub mod dataset;
+pub(crate) mod files;
+pub mod formats;
+pub mod ingest;
+pub mod loader;
+pub mod masking;
+pub mod objective;
+pub mod order;
+pub mod packing;
+pub mod shard;
+pub mod shipped;
+pub mod sources;
+pub mod tokenizer;
+
+pub use dataset::{Corpus, Dataset, DatasetError, Manifest};
+pub use loader::{Facts, Loader, LoaderError};
+pub use objective::{Masking, Objective, Pair, Unit};
+pub use tokenizer::Tokenizer;
+
+/// A target that no loss counts.
+pub const IGNORE: i32 = -100;
+
+/// One micro-batch, token-flat, on the host: N tokens in S sequences, M of them masked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// [N]
+    /// `[N]`
     pub ids: Vec<i32>,
-    /// [N] from 0 within the sequence
+    /// `[N]` from 0 within each sequence
     pub positions: Vec<i32>,
-    /// [N] token types, 0 or 1
+    /// `[N]` token types, 0 or 1
     pub types: Vec<i32>,
-    /// [S+1]
+    /// `[S+1]` where sequences begin; the last entry is N
     pub cu_seqlens: Vec<i32>,
-    /// [M] ascending rows whose loss counts (masked); None: all N rows (causal)
+    /// `[M]` ascending rows whose loss counts (masked); `None`: all N rows (causal)
     pub rows: Option<Vec<i32>>,
-    /// [M] or [N]; -100 is ignored
+    /// `[M]`, or `[N]` if `rows` is `None`; [`IGNORE`] does not count
     pub targets: Vec<i32>,
-    /// [S] pair labels, -100 ignored; empty without a pair objective
+    /// `[S]` pair labels, [`IGNORE`] does not count; empty without a pair objective
     pub pairs: Vec<i32>,
+}
+
+impl Batch {
+    /// Targets that count.
+    pub fn labelled(&self) -> usize {
+        self.targets.iter().filter(|&&target| target != IGNORE).count()
+    }
+
+    /// S.
+    pub fn sequences(&self) -> usize {
+        self.cu_seqlens.len() - 1
+    }
 }

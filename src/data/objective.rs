@@ -1,0 +1,64 @@
+//! What a model is trained to predict: the configuration, as it stands in TOML.
+//!
+//! ```toml
+//! objective = { kind = "masked", masking = { rate = 0.15, unit = "word" }, pair = "order" }
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+/// The training objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Objective {
+    /// Predict the next token (GPT).
+    Causal,
+    /// Restore masked tokens (BERT), with a sentence-pair objective beside it or without.
+    Masked {
+        #[serde(default)]
+        masking: Masking,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pair: Option<Pair>,
+    },
+}
+
+/// Which tokens are masked, and what stands in their place.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Masking {
+    /// Share of tokens to restore, in (0, 1).
+    pub rate: f32,
+    /// Of those, the share left as they are.
+    pub keep: f32,
+    /// Of those, the share replaced by a random token; the rest becomes `[MASK]`.
+    pub random: f32,
+    pub unit: Unit,
+}
+
+impl Default for Masking {
+    /// BERT's 15%, of which 80/10/10.
+    fn default() -> Self {
+        Masking { rate: 0.15, keep: 0.1, random: 0.1, unit: Unit::Token }
+    }
+}
+
+/// What is masked together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Each token by itself.
+    Token,
+    /// All tokens of a word.
+    Word,
+    /// Runs of tokens of geometric length, as in SpanBERT.
+    Span,
+}
+
+/// The sentence-pair objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pair {
+    /// ALBERT's: are the halves in order (0) or swapped (1)?
+    Order,
+    /// BERT's: does the second half follow (0) or come from another document (1)?
+    Next,
+}
