@@ -1,5 +1,6 @@
 //! warpwright: a from-scratch transformer training engine. The modules, in the order data flows.
 
+pub mod cli;
 pub mod data;
 pub mod rng;
 pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The commands, one file each: flags in, library calls, words for people out.
+
+pub mod report;
