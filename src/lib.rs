@@ -7,3 +7,4 @@ pub mod model;
 pub mod ops;
 pub mod rng;
 pub mod telemetry;
+pub mod train;

@@ -9,11 +9,9 @@ use rayon::prelude::*;
 
 use super::linear::{Linear, linear_dw_rows, linear_dx_rows, linear_rows};
 use super::{Cost, Into};
+use crate::data::IGNORE;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, rows_per_task, sum, vectorize};
-
-/// The target that is ignored.
-pub const IGNORED: i32 = -100;
 
 /// What the training pass of the loss writes.
 pub struct LossGrads<'a, D: Memory> {
@@ -128,7 +126,7 @@ fn add<A: Float>(total: &mut [A; 3], more: [A; 3]) {
 
 #[inline(always)]
 fn cross_entropy_row<E: Element>(row: &mut [E], target: i32, scale: Option<E::Acc>) -> [E::Acc; 3] {
-    if target == IGNORED {
+    if target == IGNORE {
         if scale.is_some() {
             row.fill(E::round(E::Acc::ZERO));
         }

@@ -1,0 +1,168 @@
+//! One optimizer step: forward and backward over its micro-batches, then the update.
+//!
+//! All memory is taken when a [`Trainer`] is made. The losses are means over the labelled rows of
+//! the whole step, so cutting a step into micro-batches does not change what is minimised.
+
+use crate::data::{Batch, IGNORE};
+use crate::device::{Buffer, Class, Device};
+use crate::model::activations::Activations;
+use crate::model::arch::{Arch, ArchError};
+use crate::model::batch::{Capacity, DeviceBatch};
+use crate::model::heads::{Scales, Sums};
+use crate::model::params::Layout;
+use crate::model::transformer::{DropoutKey, Model, initial};
+use crate::ops::optimizer::{Arenas, Group, Update};
+use crate::ops::reduce::CONTROL;
+
+/// The arenas that training keeps beside the weights, all of one length.
+pub struct State<D: Device> {
+    pub master: D::Acc,
+    pub grads: D::Acc,
+    pub m: D::Acc,
+    pub v: D::Acc,
+    /// See `ops/reduce.rs`.
+    pub control: D::Acc,
+}
+
+/// A model in training.
+pub struct Trainer<D: Device> {
+    pub model: Model<D>,
+    pub state: State<D>,
+    acts: Activations<D>,
+    batch: DeviceBatch<D>,
+    sums: Sums<D>,
+    groups: Vec<Group>,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// Mean over labelled tokens [nats].
+    pub loss: f64,
+    /// Share of labelled tokens predicted right.
+    pub accuracy: f64,
+    /// Labelled tokens.
+    pub labelled: u64,
+    /// Mean over labelled pairs [nats] and the share predicted right, with a pair head.
+    pub pair: Option<(f64, f64)>,
+    /// Of the gradient, before clipping; of evaluation, 0.
+    pub norm: f64,
+    /// Steps applied and steps skipped as not finite, since step 0.
+    pub applied: u64,
+    pub skipped: u64,
+}
+
+/// Which step it is.
+#[derive(Debug, Clone, Copy)]
+pub struct StepKey {
+    pub seed: u64,
+    /// From 0.
+    pub step: u64,
+}
+
+impl<D: Device> Trainer<D> {
+    /// Takes the memory for `arch` and micro-batches within `capacity`; weights are zero until
+    /// [`Trainer::initialise`] or a checkpoint fills them.
+    pub fn new(dev: &D, arch: &Arch, capacity: Capacity, decay: f64) -> Result<Self, ArchError> {
+        let model = Model::new(dev, arch)?;
+        let len = model.layout.table.arena_len;
+        let sums = || dev.acc(Class::Scratch, 3);
+        Ok(Trainer {
+            state: State {
+                master: dev.acc(Class::Master, len),
+                grads: dev.acc(Class::Gradients, len),
+                m: dev.acc(Class::Moments, len),
+                v: dev.acc(Class::Moments, len),
+                control: dev.acc(Class::Scratch, CONTROL),
+            },
+            acts: Activations::new(dev, arch, capacity, true),
+            batch: DeviceBatch::new(dev, capacity),
+            sums: Sums { tokens: sums(), pairs: sums() },
+            groups: groups(&model.layout, decay),
+            model,
+        })
+    }
+
+    /// Draws the initial weights, a pure function of the seed.
+    pub fn initialise(&mut self, dev: &D, seed: u64) {
+        for index in 0..self.model.layout.table.params.len() {
+            let (span, values) = initial(&self.model.layout, seed, index);
+            self.state.master.write(span.start, &values);
+        }
+        dev.store(&mut self.model.params, &self.state.master);
+    }
+
+    /// One step over `micros`. What came of it is read by [`Trainer::outcome`].
+    pub fn step(&mut self, dev: &D, micros: &[Batch], key: StepKey, update: &Update) {
+        let pair = self.model.arch.pair;
+        let scales = scales(micros);
+        let Trainer { model, state, acts, batch, sums, groups } = self;
+        dev.zero_acc(&mut state.grads);
+        dev.zero_acc(&mut sums.tokens);
+        dev.zero_acc(&mut sums.pairs);
+        for (i, micro) in micros.iter().enumerate() {
+            let micro_index = (key.step * micros.len() as u64 + i as u64) as u32;
+            let dropout = Some(DropoutKey { seed: key.seed, micro: micro_index });
+            batch.load(micro, pair);
+            model.forward(dev, acts, batch, dropout);
+            model.loss_backward(dev, sums, &mut state.grads, acts, batch, scales);
+            model.backward(dev, &mut state.grads, acts, batch, dropout);
+        }
+        dev.judge(&mut state.control, &state.grads, &sums.tokens);
+        let State { master, grads, m, v, control } = state;
+        let arenas = Arenas { params: &mut model.params, master, m, v };
+        dev.update(arenas, grads, control, update, groups);
+    }
+
+    /// Losses of `batches` without a step; dropout is off.
+    pub fn evaluate(&mut self, dev: &D, batches: &[Batch]) -> Outcome {
+        let Trainer { model, acts, batch, sums, .. } = self;
+        dev.zero_acc(&mut sums.tokens);
+        dev.zero_acc(&mut sums.pairs);
+        for held in batches {
+            batch.load(held, model.arch.pair);
+            model.forward(dev, acts, batch, None);
+            model.loss(dev, sums, acts, batch);
+        }
+        Outcome { norm: 0.0, ..self.outcome() }
+    }
+
+    /// What the last step, or evaluation, came to.
+    pub fn outcome(&self) -> Outcome {
+        let [tokens, pairs] = [&self.sums.tokens, &self.sums.pairs].map(Buffer::to_vec);
+        let control = self.state.control.to_vec();
+        let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
+        Outcome {
+            loss: mean(tokens[0], tokens[2]),
+            accuracy: mean(tokens[1], tokens[2]),
+            labelled: tokens[2] as u64,
+            pair: (self.model.arch.pair)
+                .then(|| (mean(pairs[0], pairs[2]), mean(pairs[1], pairs[2]))),
+            norm: control[0],
+            applied: control[2] as u64,
+            skipped: control[3] as u64,
+        }
+    }
+}
+
+/// One over the labelled tokens, and pairs, of all micro-batches.
+fn scales(micros: &[Batch]) -> Scales {
+    let count = |labels: fn(&Batch) -> &[i32]| {
+        let labels = micros.iter().flat_map(labels);
+        labels.filter(|&&label| label != IGNORE).count().max(1) as f64
+    };
+    Scales { tokens: 1.0 / count(|b| &b.targets), pairs: 1.0 / count(|b| &b.pairs) }
+}
+
+/// Runs of neighbouring parameters with the same decay.
+fn groups(layout: &Layout, decay: f64) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for param in &layout.table.params {
+        let decay = if param.decay { decay } else { 0.0 };
+        match groups.last_mut().filter(|last| last.decay == decay) {
+            Some(last) => last.span.len = param.span.start + param.span.len - last.span.start,
+            None => groups.push(Group { span: param.span, lr_scale: 1.0, decay }),
+        }
+    }
+    groups
+}
