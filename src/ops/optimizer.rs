@@ -19,9 +19,58 @@ use crate::device::cpu::{Cpu, Element, Float, vectorize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "rule", deny_unknown_fields)]
 pub enum Rule {
-    AdamW { beta1: f64, beta2: f64, eps: f64 },
-    Sgd { momentum: f64, nesterov: bool },
-    RmsProp { alpha: f64, eps: f64, momentum: f64 },
+    AdamW {
+        #[serde(default = "defaults::beta1")]
+        beta1: f64,
+        #[serde(default = "defaults::beta2")]
+        beta2: f64,
+        #[serde(default = "defaults::eps")]
+        eps: f64,
+    },
+    Sgd {
+        #[serde(default = "defaults::momentum")]
+        momentum: f64,
+        #[serde(default)]
+        nesterov: bool,
+    },
+    RmsProp {
+        #[serde(default = "defaults::alpha")]
+        alpha: f64,
+        #[serde(default = "defaults::eps")]
+        eps: f64,
+        #[serde(default)]
+        momentum: f64,
+    },
+}
+
+/// Constants that a recipe may leave out.
+mod defaults {
+    pub fn beta1() -> f64 {
+        0.9
+    }
+
+    pub fn beta2() -> f64 {
+        0.98
+    }
+
+    pub fn eps() -> f64 {
+        1e-8
+    }
+
+    pub fn momentum() -> f64 {
+        0.9
+    }
+
+    pub fn alpha() -> f64 {
+        0.99
+    }
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        let (beta1, beta2) = (defaults::beta1(), defaults::beta2());
+        Rule::AdamW { beta1, beta2, eps: defaults::eps() }
+    }
 }
 
 /// What one update needs besides the arenas.

@@ -1,0 +1,361 @@
+//! The configuration of a run: TOML in, a validated plan out.
+//!
+//! A run is described by one table. It starts as the defaults below, takes over what a recipe
+//! (`configs/*.toml`) says, then each `--set key=value`; unknown keys are errors at every level.
+//! The run directory keeps the resolved table, so a resumed run needs no flags.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::data::Objective;
+use crate::model::arch::{Arch, ArchError, Family};
+use crate::model::families::{PRESETS, preset};
+use crate::ops::optimizer::Rule;
+use crate::train::schedule::Schedule;
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Key of every random draw: weights, order, masks, dropout.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    #[serde(default)]
+    pub data: DataConfig,
+    #[serde(default)]
+    pub batch: BatchConfig,
+    #[serde(default)]
+    pub train: TrainConfig,
+    #[serde(default)]
+    pub schedule: Schedule,
+    #[serde(default)]
+    pub optimizer: Rule,
+    pub objective: Objective,
+    /// `preset`, and any switches of [`Arch`] that differ from it.
+    pub model: Table,
+}
+
+/// Where the tokens come from: `shards`, else `text`, else the text that ships with the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// A folder that `data tokenize` made, or llm.c and nanoGPT `.bin` files in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<PathBuf>,
+    /// Text files or folders to tokenize into the run directory first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub text: Vec<PathBuf>,
+    /// Entries of the tokenizer trained on `text`.
+    pub vocabulary: usize,
+    /// Share of the documents of `text` held out.
+    pub heldout: f64,
+}
+
+/// What one optimizer step sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Tokens an optimizer step.
+    pub tokens: usize,
+    /// Tokens a pass; a step accumulates `tokens / micro` passes. 0 for one pass a step.
+    pub micro: usize,
+    /// The longest sequence, special tokens included; longer documents are cut.
+    pub context: usize,
+}
+
+/// How long, and what to do on the way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    pub steps: u64,
+    /// Weight decay λ of matrices and tables; norms and biases have none.
+    pub decay: f64,
+    /// Largest norm of the gradient; 0 for no clipping.
+    pub clip: f64,
+    /// Steps between held-out losses; 0 for none but at checkpoints.
+    pub eval_every: u64,
+    /// Held-out tokens of each.
+    pub eval_tokens: u64,
+    /// Steps between checkpoints; 0 for one at the end.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept, besides the best.
+    pub keep: usize,
+    /// Steps in a row that may be not finite before the run stops.
+    pub max_skipped: u64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        DataConfig { shards: None, text: vec![], vocabulary: 2048, heldout: 0.02 }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        BatchConfig { tokens: 4096, micro: 0, context: 64 }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            steps: 1200,
+            decay: 0.1,
+            clip: 1.0,
+            eval_every: 200,
+            eval_tokens: 65_536,
+            checkpoint_every: 400,
+            keep: 2,
+            max_skipped: 20,
+        }
+    }
+}
+
+fn default_seed() -> u64 {
+    1
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Syntax { path: PathBuf, message: String },
+    #[error("--set {0}: write it as key=value, e.g. --set train.steps=500")]
+    NotAnAssignment(String),
+    #[error("--set {key}: `{at}` is a value, not a table with keys of its own")]
+    NotATable { key: String, at: String },
+    #[error("the configuration does not fit together: {0}")]
+    Shape(String),
+    #[error("there is no preset `{0}`; the presets are {1}")]
+    NoPreset(String, String),
+    #[error("model: {0}")]
+    Model(String),
+    #[error(transparent)]
+    Arch(#[from] ArchError),
+    #[error(
+        "the objective is {objective}, but this model attends {attends}: choose preset {preset}, \
+         or --set model.causal={causal}"
+    )]
+    Objective {
+        objective: &'static str,
+        attends: &'static str,
+        preset: &'static str,
+        causal: bool,
+    },
+    #[error(
+        "batch.context {context} is longer than the model's {longest} positions: lower it, or \
+         --set model.context={context}"
+    )]
+    Context { context: usize, longest: usize },
+    #[error("batch.micro {micro} must divide batch.tokens {tokens}")]
+    Micro { micro: usize, tokens: usize },
+    #[error("{key} is {value}: it must be {must}")]
+    Range { key: &'static str, value: f64, must: &'static str },
+}
+
+/// What the command line says about a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub recipe: Option<PathBuf>,
+    pub preset: Option<String>,
+    /// `masked` or `causal`
+    pub objective: Option<String>,
+    /// `key=value`, the key dotted
+    pub set: Vec<String>,
+}
+
+impl Config {
+    /// Reads a resolved configuration, as a run directory keeps it.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        parse(read_table(path)?)
+    }
+
+    /// Defaults, then the recipe, then flags.
+    pub fn resolve(overrides: &Overrides) -> Result<Config, ConfigError> {
+        let mut table = match &overrides.recipe {
+            Some(path) => read_table(path)?,
+            None => Table::new(),
+        };
+        for assignment in &overrides.set {
+            set(&mut table, assignment)?;
+        }
+        if let Some(preset) = &overrides.preset {
+            subtable(&mut table, "model").insert("preset".into(), preset.as_str().into());
+        }
+        if let Some(kind) = &overrides.objective {
+            subtable(&mut table, "objective").insert("kind".into(), kind.as_str().into());
+        }
+        complete(&mut table);
+        let config = parse(table)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// As TOML, to be read by [`Config::read`].
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration serialises")
+    }
+
+    /// The architecture, for a vocabulary of `vocab` entries (`None`: the preset's own).
+    pub fn arch(&self, vocab: Option<usize>) -> Result<Arch, ConfigError> {
+        let mut switches = self.model.clone();
+        let name = match switches.remove("preset") {
+            Some(Value::String(name)) => name,
+            _ => return Err(ConfigError::Model("`preset` names the model to start from".into())),
+        };
+        let names = || PRESETS.map(|(name, _)| name).join(", ");
+        let base = preset(&name).ok_or_else(|| ConfigError::NoPreset(name, names()))?;
+        let mut arch = with_switches(base, switches)?;
+        if let Some(vocab) = vocab {
+            arch.vocab = vocab;
+        }
+        if let Objective::Masked { pair: Some(_), .. } = self.objective {
+            arch.pair = true;
+        }
+        arch.validate()?;
+        self.check_model(&arch)?;
+        Ok(arch)
+    }
+
+    /// Tokens a pass.
+    pub fn micro(&self) -> usize {
+        if self.batch.micro == 0 { self.batch.tokens } else { self.batch.micro }
+    }
+
+    /// `masked` or `causal`.
+    pub fn objective_name(&self) -> &'static str {
+        if self.objective == Objective::Causal { "causal" } else { "masked" }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let (micro, tokens) = (self.micro(), self.batch.tokens);
+        if micro == 0 || tokens % micro != 0 {
+            return Err(ConfigError::Micro { micro, tokens });
+        }
+        let positive = |key, value: f64| range(key, value, value > 0.0, "above 0");
+        let share = |key, value: f64| range(key, value, (0.0..=1.0).contains(&value), "0 to 1");
+        let sane = |key, value: f64| range(key, value, value >= 0.0, "0 or more");
+        positive("train.steps", self.train.steps as f64)?;
+        positive("schedule.peak", self.schedule.peak)?;
+        share("schedule.floor", self.schedule.floor)?;
+        share("schedule.decay", self.schedule.decay)?;
+        sane("train.decay", self.train.decay)?;
+        sane("train.clip", self.train.clip)
+    }
+
+    fn check_model(&self, arch: &Arch) -> Result<(), ConfigError> {
+        let causal = self.objective == Objective::Causal;
+        if causal != arch.causal {
+            return Err(ConfigError::Objective {
+                objective: self.objective_name(),
+                attends: if arch.causal { "only to what came before" } else { "both ways" },
+                preset: if causal { "gpt2-tiny" } else { "modernbert-tiny" },
+                causal,
+            });
+        }
+        if self.batch.context > arch.context {
+            let (context, longest) = (self.batch.context, arch.context);
+            return Err(ConfigError::Context { context, longest });
+        }
+        Ok(())
+    }
+}
+
+fn range(key: &'static str, value: f64, good: bool, must: &'static str) -> Result<(), ConfigError> {
+    if good && value.is_finite() { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
+}
+
+/// Objective and preset each follow from the other where only one is given.
+fn complete(table: &mut Table) {
+    let named = |table: &Table, outer: &str, inner: &str| {
+        Some(table.get(outer)?.get(inner)?.as_str()?.to_string())
+    };
+    let causal = match (named(table, "objective", "kind"), named(table, "model", "preset")) {
+        (Some(kind), _) => kind == "causal",
+        (None, Some(name)) => preset(&name).is_some_and(|arch| arch.causal),
+        (None, None) => false,
+    };
+    let kind = if causal { "causal" } else { "masked" };
+    let model = if causal { "gpt2-tiny" } else { "modernbert-tiny" };
+    subtable(table, "objective").entry("kind").or_insert(kind.into());
+    subtable(table, "model").entry("preset").or_insert(model.into());
+}
+
+/// `base` with some switches changed.
+fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
+    let wrong = |e: &dyn std::fmt::Display| ConfigError::Model(e.to_string());
+    let mut table = Table::try_from(&base).map_err(|e| wrong(&e))?;
+    let follows_width = base.embed_width == base.width && !switches.contains_key("embed_width");
+    let follows_layers = base.groups == base.layers && !switches.contains_key("groups");
+    let changed = !switches.is_empty();
+    merge(&mut table, switches);
+    let mut arch: Arch = table.try_into().map_err(|e| wrong(&e))?;
+    if follows_width {
+        arch.embed_width = arch.width;
+    }
+    if follows_layers {
+        arch.groups = arch.layers;
+    }
+    if changed && !crate::hf::fits_family(&arch) {
+        arch.family = Family::Custom;
+    }
+    Ok(arch)
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn read_table(path: &Path) -> Result<Table, ConfigError> {
+    let io = |source| ConfigError::Io { path: path.into(), source };
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    let syntax = |e: toml::de::Error| ConfigError::Syntax {
+        path: path.into(),
+        message: e.to_string().trim_end().to_string(),
+    };
+    text.parse().map_err(syntax)
+}
+
+fn parse(table: Table) -> Result<Config, ConfigError> {
+    table.try_into().map_err(|e: toml::de::Error| ConfigError::Shape(e.to_string()))
+}
+
+fn subtable<'a>(table: &'a mut Table, key: &str) -> &'a mut Table {
+    let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+    if !entry.is_table() {
+        *entry = Value::Table(Table::new());
+    }
+    entry.as_table_mut().expect("made a table above")
+}
+
+/// `a.b.c=value`: the value is TOML, or else a plain string.
+fn set(table: &mut Table, assignment: &str) -> Result<(), ConfigError> {
+    let Some((key, value)) = assignment.split_once('=') else {
+        return Err(ConfigError::NotAnAssignment(assignment.into()));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.into()));
+    let mut path: Vec<&str> = key.split('.').collect();
+    let last = path.pop().filter(|last| !last.is_empty());
+    let last = last.ok_or_else(|| ConfigError::NotAnAssignment(assignment.into()))?;
+    let mut at = table;
+    for part in path {
+        let entry = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        let not_a_table = || ConfigError::NotATable { key: key.into(), at: part.into() };
+        at = entry.as_table_mut().ok_or_else(not_a_table)?;
+    }
+    at.insert(last.into(), value);
+    Ok(())
+}
