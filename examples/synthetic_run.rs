@@ -78,7 +78,7 @@ fn take_step(telemetry: &mut Telemetry, step: u64) -> anyhow::Result<()> {
         let text = "the gradient's norm is not finite; nothing was changed".into();
         telemetry.record(&Record::Note(NoteRecord { step, text }))?;
     }
-    if step % 100 == 0 {
+    if step.is_multiple_of(100) {
         telemetry.record(&Record::Eval(EvalRecord {
             step,
             loss: trend + 0.08 + 0.02 * noise(step + 5),

@@ -182,6 +182,13 @@ impl Log {
             _ => None,
         })
     }
+
+    pub fn last_eval(&self) -> Option<&EvalRecord> {
+        self.records.iter().rev().find_map(|record| match record {
+            Record::Eval(eval) => Some(eval),
+            _ => None,
+        })
+    }
 }
 
 /// Reads a log, tolerating a torn last line.

@@ -23,7 +23,10 @@ pub use tensorboard::EventWriter;
 /// Why telemetry could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no {}; name a run directory, such as `warpwright pretrain` writes", path.display())]
+    #[error(
+        "there is no {}; name a run directory, such as `warpwright pretrain` writes",
+        path.display()
+    )]
     Missing { path: PathBuf },
     #[error("{} holds no records yet; try again when the run has taken a step", path.display())]
     Empty { path: PathBuf },
@@ -34,7 +37,10 @@ pub enum Error {
     Line { path: PathBuf, line: usize, source: serde_json::Error },
     #[error("cannot read {}; check its permissions", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot write {}; check that the folder is writable and the disk has room", path.display())]
+    #[error(
+        "cannot write {}; check that the folder is writable and the disk has room",
+        path.display()
+    )]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -75,7 +81,9 @@ impl Telemetry {
     pub fn resume(dir: &Path, steps: u64, step: u64) -> Result<(Self, Log)> {
         let (metrics, log) = Metrics::resume(&dir.join(metrics::FILE), step)?;
         let events = EventWriter::resume(dir, step)?;
-        Ok((Self { metrics, events, progress: Progress::new(steps, step) }, log))
+        let mut progress = Progress::new(steps, step);
+        progress.heldout = log.last_eval().map(|eval| eval.loss);
+        Ok((Self { metrics, events, progress }, log))
     }
 
     /// Logs one record, and shows it if it is a step, an evaluation or a note.

@@ -21,14 +21,15 @@ pub struct Progress {
     start: u64,
     started: Instant,
     last_line: Option<Instant>,
-    heldout: Option<f64>,
+    /// The latest held-out loss [nats a token].
+    pub(super) heldout: Option<f64>,
 }
 
 impl Progress {
     /// Of a run of `total_steps` steps, `start_step` of which were taken earlier.
     pub fn new(total_steps: u64, start_step: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:24.cyan/dim} {pos}/{len} {wide_msg}")
+            let style = ProgressStyle::with_template("{bar:12.cyan/dim} {pos}/{len} {wide_msg}")
                 .expect("the template is valid")
                 .progress_chars("━╸─");
             ProgressBar::new(total_steps).with_style(style).with_position(start_step)
@@ -95,14 +96,15 @@ impl Progress {
     }
 }
 
+/// The most telling first: a narrow terminal cuts the end off.
 fn status(record: &TrainRecord, heldout: Option<f64>, seconds_left: f64) -> String {
-    let mut parts = vec![format!("loss {}", figure(record.loss))];
+    let mut parts = vec![format!("{} left", duration(seconds_left))];
+    parts.push(format!("loss {}", figure(record.loss)));
     parts.extend(heldout.map(|loss| format!("held-out {}", figure(loss))));
     parts.push(format!("{} tokens/s", count(record.tokens_per_s)));
     if record.skipped > 0 {
         parts.push(format!("{} skipped", record.skipped));
     }
-    parts.push(format!("{} left", duration(seconds_left)));
     parts.join(" · ")
 }
 
@@ -128,12 +130,12 @@ mod tests {
             seconds: 1.0,
             skipped: 0,
         };
-        assert_eq!(status(&record, None, 125.0), "loss 4.568 · 61.2k tokens/s · 2 min 5 s left");
+        assert_eq!(status(&record, None, 125.0), "2 min 5 s left · loss 4.568 · 61.2k tokens/s");
         record.skipped = 2;
         record.loss = f64::NAN;
         assert_eq!(
             status(&record, Some(4.6), 0.0),
-            "loss – · held-out 4.600 · 61.2k tokens/s · 2 skipped · 0 s left"
+            "0 s left · loss – · held-out 4.600 · 61.2k tokens/s · 2 skipped"
         );
     }
 }

@@ -42,15 +42,12 @@ pub fn write(run: &Path, output: Option<&Path>) -> Result<PathBuf> {
 pub fn render(records: &[Record]) -> String {
     let run = Run::new(records);
     let name = run.facts.map_or("Training run", |facts| &facts.preset);
-    let sections: String = [header(&run), tiles(&run), charts(&run), ops(&run), samples(&run)]
-        .into_iter()
-        .chain([notes(&run)])
-        .collect();
+    let sections = [header, tiles, charts, ops, samples, notes].map(|show| show(&run)).concat();
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" \
+        "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n\
+         <meta name='viewport' content='width=device-width, initial-scale=1'>\n\
+         <meta name='color-scheme' content='light dark'>\n\
+         <meta http-equiv='Content-Security-Policy' \
          content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>{} · warpwright</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
          {sections}</main>\n</body>\n</html>\n",
@@ -101,11 +98,11 @@ impl<'a> Run<'a> {
 
 fn header(run: &Run) -> String {
     let Some(facts) = run.facts else {
-        return "<header><p class=\"kicker\">warpwright</p><h1>Training run</h1></header>\n".into();
+        return "<header><p class='kicker'>warpwright</p><h1>Training run</h1></header>\n".into();
     };
     format!(
-        "<header><p class=\"kicker\">warpwright {}</p>\n<h1>{} <span class=\"chip\">{}</span></h1>\n\
-         <p class=\"facts\"><span>{}</span> <span>{}</span> <span>{} thread{}</span> \
+        "<header><p class='kicker'>warpwright {}</p>\n<h1>{} <span class='chip'>{}</span></h1>\n\
+         <p class='facts'><span>{}</span> <span>{}</span> <span>{} thread{}</span> \
          <span>{} tokens a step</span></p></header>\n",
         escape(&facts.version),
         escape(&facts.preset),
@@ -119,12 +116,12 @@ fn header(run: &Run) -> String {
 }
 
 fn tiles(run: &Run) -> String {
-    let mut out = String::from("<section class=\"tiles\" aria-label=\"Summary\">\n");
+    let mut out = String::from("<section class='tiles' aria-label='Summary'>\n");
     let mut tile = |label: &str, value: String, more: String| {
         let _ = writeln!(
             out,
-            "<div class=\"tile\"><p class=\"label\">{label}</p><p class=\"value\">{value}</p>\
-             <p class=\"more\">{more}</p></div>"
+            "<div class='tile'><p class='label'>{label}</p><p class='value'>{value}</p>\
+             <p class='more'>{more}</p></div>"
         );
     };
     let smoothed = smooth(&run.series(|r| Some(r.loss)), window(run));
@@ -133,14 +130,9 @@ fn tiles(run: &Run) -> String {
         (None, Some(point)) => ("Training loss", point.1),
         (None, None) => ("Loss", f64::NAN),
     };
-    let against = run.baseline().map(|baseline| (baseline, figure((baseline - loss).abs())));
-    let verdict = against.map(|(baseline, distance)| {
-        let side = if loss < baseline { "below" } else { "above" };
-        format!("{distance} {side} unigram, {}", figure(baseline))
-    });
-    tile(label, figure(loss), verdict.unwrap_or_else(|| "nats a token".into()));
-    let unigram = run.baseline().map(|loss| format!("unigram {}", figure(loss.exp())));
-    tile("Perplexity", figure(loss.exp()), unigram.unwrap_or_default());
+    let unigram = |of: fn(f64) -> f64| run.baseline().map(|b| format!("unigram {}", figure(of(b))));
+    tile(label, figure(loss), unigram(|b| b).unwrap_or_else(|| "nats a token".into()));
+    tile("Perplexity", figure(loss.exp()), unigram(f64::exp).unwrap_or_default());
     if let Some(facts) = run.facts {
         let family = escape(&facts.family);
         tile("Parameters", count(facts.parameters as f64), family);
@@ -169,7 +161,7 @@ fn tiles(run: &Run) -> String {
 
 /// Half the width of the smoothing window, in steps recorded.
 fn window(run: &Run) -> usize {
-    run.steps.len() / 60
+    run.steps.len() / 80
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -193,15 +185,18 @@ fn charts(run: &Run) -> String {
     };
     let line = |label, class, points| Series { label, class, points, dots: false };
     let dots = |label, class, points| Series { label, class, points, dots: true };
+    // What varies from step to step: faint as it is, and on top its smoothed course.
+    let noisy = |value: fn(&TrainRecord) -> Option<f64>| {
+        let raw = run.series(value);
+        if window(run) == 0 {
+            return vec![line("each step", "train", raw)];
+        }
+        let smoothed = smooth(&raw, window(run));
+        vec![line("each step", "raw", raw), line("smoothed", "train", smoothed)]
+    };
 
-    let raw = run.series(|r| Some(r.loss));
-    let smoothed = smooth(&raw, window(run));
-    let held_out = run.eval_series(|r| Some(r.loss));
-    let series = vec![
-        line("each step", "raw", raw),
-        line("training", "train", smoothed),
-        dots("held-out", "heldout", held_out),
-    ];
+    let mut series = noisy(|r| Some(r.loss));
+    series.push(dots("held-out", "heldout", run.eval_series(|r| Some(r.loss))));
     let mut loss = chart("Loss", "nats a token", Axis::Fit, series);
     loss.baseline = run.baseline().map(|loss| (loss, "unigram"));
     let recent = run.notes.iter().rev().take(MOST_NOTES);
@@ -211,12 +206,12 @@ fn charts(run: &Run) -> String {
     let series = vec![line("learning rate", "train", run.series(|r| Some(r.lr)))];
     let rate = chart("Learning rate", "", Axis::Zero, series);
 
-    let series = vec![line("norm", "train", run.series(|r| Some(r.grad_norm)))];
+    let series = noisy(|r| Some(r.grad_norm));
     let mut norm = chart("Gradient norm", "before clipping", Axis::Log, series);
     norm.marks = skipped_steps(run);
     norm.marks_label = "skipped step";
 
-    let series = vec![line("tokens/s", "train", run.series(|r| Some(r.tokens_per_s)))];
+    let series = noisy(|r| Some(r.tokens_per_s));
     let throughput = chart("Throughput", "tokens a second", Axis::Zero, series);
 
     let percent = |share: f64| 100.0 * share;
@@ -226,16 +221,14 @@ fn charts(run: &Run) -> String {
     ];
     let accuracy = chart("Held-out accuracy", "%", Axis::Zero, series);
 
-    let raw = run.series(|r| r.pair_loss);
-    let smoothed = smooth(&raw, window(run));
-    let series = vec![line("each step", "raw", raw), line("training", "train", smoothed)];
+    let series = noisy(|r| r.pair_loss);
     let pair = chart("Pair loss", "nats a pair", Axis::Fit, series);
 
     let small = [rate, norm, throughput, accuracy, pair];
     let small = small.iter().filter(|chart| chart.title != "Pair loss" || !chart.series.is_empty());
     format!(
-        "<section><h2>Training</h2>\n<div class=\"large\">{}</div>\n<div class=\"small\">\n{}</div>\
-         </section>\n",
+        "<section><h2>Training <small>by step</small></h2>\n<div class='large'>{}</div>\n\
+         <div class='small'>\n{}</div></section>\n",
         loss.render(),
         small.map(Chart::render).collect::<String>()
     )
@@ -267,11 +260,11 @@ fn ops(run: &Run) -> String {
         op_row(&mut rows, op, total, longest, steps);
     }
     format!(
-        "<section><h2>Time by op</h2>\n<div class=\"card\"><p class=\"lead\">{} ms a step in ops, \
-         measured over {} step{} ending at step {}.</p>\n<table class=\"ops\"><thead><tr>\
-         <th scope=\"col\">Op</th><th scope=\"col\" class=\"bar\">Share of time</th>\
-         <th scope=\"col\">%</th><th scope=\"col\">ms/step</th><th scope=\"col\">calls/step</th>\
-         <th scope=\"col\">GFLOP/s</th><th scope=\"col\">GB/s</th></tr></thead>\n<tbody>\n\
+        "<section><h2>Time by op</h2>\n<div class='card'><p class='lead'>{} ms a step in ops, \
+         measured over {} step{} ending at step {}.</p>\n<table class='ops'><thead><tr>\
+         <th scope='col'>Op</th><th scope='col' class='bar'>Share of time</th>\
+         <th scope='col'>%</th><th scope='col'>ms/step</th><th scope='col'>calls/step</th>\
+         <th scope='col'>GFLOP/s</th><th scope='col'>GB/s</th></tr></thead>\n<tbody>\n\
          {rows}</tbody></table></div></section>\n",
         figure(1e3 * total / steps),
         commas(record.steps),
@@ -289,15 +282,15 @@ fn op_row(out: &mut String, op: &OpTime, total: f64, longest: f64, steps: f64) {
     let share = |whole: f64| if whole > 0.0 { 100.0 * op.seconds / whole } else { 0.0 };
     let _ = writeln!(
         out,
-        "<tr><th scope=\"row\">{}</th><td class=\"bar\"><svg aria-hidden=\"true\">\
-         <rect width=\"{:.2}%\" height=\"100%\" rx=\"3\"/></svg></td><td data-label=\"%\">{:.1}</td>\
-         <td data-label=\"ms/step\">{}</td><td data-label=\"calls/step\">{}</td>\
-         <td data-label=\"GFLOP/s\">{}</td><td data-label=\"GB/s\">{}</td></tr>",
+        "<tr><th scope='row'>{}</th><td class='bar'><svg aria-hidden='true'>\
+         <rect width='{:.2}%' height='100%' rx='3'/></svg></td><td data-label='%'>{:.1}</td>\
+         <td data-label='ms/step'>{}</td><td class='calls' data-label='calls/step'>{}</td>\
+         <td data-label='GFLOP/s'>{}</td><td data-label='GB/s'>{}</td></tr>",
         escape(&op.op),
         share(longest),
         share(total),
         figure_short(1e3 * op.seconds / steps),
-        figure_short(op.calls as f64 / steps),
+        count(op.calls as f64 / steps),
         rate(op.flops),
         rate(op.bytes)
     );
@@ -308,7 +301,6 @@ fn figure_short(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "–".into(),
         v if v >= 100.0 => commas(value.round() as u64),
-        _ if value.fract() == 0.0 => format!("{value}"),
         v if v >= 1.0 => format!("{value:.1}"),
         v if v >= 0.01 => format!("{value:.2}"),
         _ => figure(value),
@@ -323,7 +315,7 @@ fn samples(run: &Run) -> String {
         Sample::Generated { .. } => "What it writes",
     };
     format!(
-        "<section><h2>{heading} <small>at step {}</small></h2>\n<div class=\"samples\">\n{cards}\
+        "<section><h2>{heading} <small>at step {}</small></h2>\n<div class='samples'>\n{cards}\
          </div></section>\n",
         commas(record.step)
     )
@@ -332,22 +324,22 @@ fn samples(run: &Run) -> String {
 fn sample(item: &Sample) -> String {
     match item {
         Sample::Filled { text, answer, guesses } => {
-            let blank = "<span class=\"blank\" role=\"img\" aria-label=\"blank\"></span>";
+            let blank = "<span class='blank' role='img' aria-label='blank'></span>";
             let text = escape(text).replace(BLANK, blank);
             let answer = answer.as_deref().map(str::trim);
             let guessed = guesses.iter().any(|g| Some(g.token.trim()) == answer);
             let missed = answer.filter(|_| !guessed).map(|answer| {
-                format!("<p class=\"missed\">The word was <b>{}</b>.</p>", escape(answer))
+                format!("<p class='missed'>The word was <b>{}</b>.</p>", escape(answer))
             });
             let list: String = guesses.iter().map(|g| guess(g, answer)).collect();
             format!(
-                "<article class=\"card sample\"><p class=\"text\">{text}</p>\n<ol>{list}</ol>{}\
+                "<article class='card sample'><p class='text'>{text}</p>\n<ol>{list}</ol>{}\
                  </article>\n",
                 missed.unwrap_or_default()
             )
         }
         Sample::Generated { prompt, text } => format!(
-            "<article class=\"card sample\"><p class=\"text written\"><b>{}</b>{}</p></article>\n",
+            "<article class='card sample'><p class='text written'><b>{}</b>{}</p></article>\n",
             escape(prompt),
             escape(text)
         ),
@@ -358,13 +350,13 @@ fn guess(guess: &Guess, answer: Option<&str>) -> String {
     let token = guess.token.trim();
     let percent = 100.0 * guess.probability;
     let (class, verdict) = match answer == Some(token) {
-        true => (" class=\"right\"", " <span role=\"img\" aria-label=\"right\">✓</span>"),
+        true => (" class='right'", " <span role='img' aria-label='right'>✓</span>"),
         false => ("", ""),
     };
     format!(
-        "<li{class}><span class=\"token\">{}{verdict}</span><svg aria-hidden=\"true\">\
-         <rect width=\"{percent:.1}%\" height=\"100%\" rx=\"3\"/></svg>\
-         <span class=\"share\">{percent:.1}%</span></li>",
+        "<li{class}><span class='token'>{}{verdict}</span><svg aria-hidden='true'>\
+         <rect width='{percent:.1}%' height='100%' rx='3'/></svg>\
+         <span class='share'>{percent:.1}%</span></li>",
         escape(token)
     )
 }
@@ -376,11 +368,11 @@ fn notes(run: &Run) -> String {
     let earlier = run.notes.len().saturating_sub(MOST_NOTES);
     let mut items = match earlier {
         0 => String::new(),
-        n => format!("<li class=\"earlier\">{} earlier events</li>\n", commas(n as u64)),
+        n => format!("<li class='earlier'>{} earlier events</li>\n", commas(n as u64)),
     };
     for note in &run.notes[earlier..] {
         let (step, text) = (commas(note.step), escape(&note.text));
         let _ = writeln!(items, "<li><b>step {step}</b> {text}</li>");
     }
-    format!("<section><h2>Events</h2>\n<ul class=\"card notes\">\n{items}</ul></section>\n")
+    format!("<section><h2>Events</h2>\n<ul class='card notes'>\n{items}</ul></section>\n")
 }
