@@ -1,6 +1,6 @@
 //! Heads: from the last hidden states to losses and logits, and the gradient back.
 
-use crate::device::Device;
+use crate::device::{Class, Device};
 use crate::model::activations::{Activations, PairActs};
 use crate::model::batch::DeviceBatch;
 use crate::model::params::Pair;
@@ -114,6 +114,23 @@ impl<D: Device> Model<D> {
         let hidden = self.hidden(acts);
         let x = acts.head.transform.as_ref().map_or(hidden, |(_, _, y, _)| y);
         dev.linear(logits, x, &self.params, &self.layout.decoder, rows);
+    }
+
+    /// logits [S, 2] of the pair head, if there is one.
+    pub fn pair_logits(
+        &self,
+        dev: &D,
+        acts: &mut Activations<D>,
+        batch: &DeviceBatch<D>,
+    ) -> Option<D::X> {
+        let Activations { head, layers, .. } = acts;
+        let hidden = &layers[self.arch.layers - 1].mlp.y;
+        let (pair, acts) = (self.layout.pair.as_ref()?, head.pair.as_mut()?);
+        self.pool(dev, acts, pair, hidden, batch);
+        let s = batch.counts.sequences;
+        let mut logits = dev.x(Class::Scratch, 2 * s);
+        dev.linear(&mut logits, &acts.pooled, &self.params, &pair.classifier, s);
+        Some(logits)
     }
 
     /// y [M, E] = norm(act(dense(hidden))), where there is a transform.
