@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod device;
+pub mod hf;
 pub mod model;
 pub mod ops;
 pub mod rng;
