@@ -3,30 +3,27 @@
 pub mod data;
 pub mod fill;
 pub mod generate;
-pub mod plan;
 pub mod pretrain;
 pub mod report;
 pub mod trace;
 
 use clap::ValueEnum;
 
-/// What the CPU stores activations and weights as; sums are f32, or f64 for f64.
+use crate::hf::FloatType;
+
+/// What the device stores activations and weights as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
+    /// Sums in f64 too: the reference
     F64,
     F32,
+    /// Sums in f32
     Bf16,
 }
 
-/// Calls `$f` with the CPU device that stores `$dtype`.
-#[macro_export]
-macro_rules! on_cpu {
-    ($dtype:expr, $f:expr) => {{
-        use $crate::device::cpu::Cpu;
-        match $dtype {
-            $crate::cli::Dtype::F64 => $f(Cpu::<f64>::new()),
-            $crate::cli::Dtype::F32 => $f(Cpu::<f32>::new()),
-            $crate::cli::Dtype::Bf16 => $f(Cpu::<half::bf16>::new()),
-        }
-    }};
+impl Dtype {
+    /// How sums, and so master weights, are stored.
+    pub fn of_sums(self) -> FloatType {
+        if self == Dtype::F64 { FloatType::F64 } else { FloatType::F32 }
+    }
 }

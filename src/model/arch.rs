@@ -109,6 +109,8 @@ pub struct Arch {
     /// The decoder's weight is the token table.
     pub tied: bool,
     pub head: Head,
+    /// Of the head's transform; RoBERTa's is the erf GELU whatever the blocks use.
+    pub head_activation: Activation,
     pub head_bias: bool,
     pub decoder_bias: bool,
     /// A pooler (tanh on the first token) and a classifier of sequence pairs.
@@ -147,7 +149,7 @@ pub enum ArchError {
     NotPositive(&'static str, f64),
     #[error("first_norm = false leaves one block without a norm, so its blocks cannot be shared")]
     SharedFirst,
-    #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in the blocks")]
+    #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in blocks and head")]
     Tanh,
 }
 
@@ -158,10 +160,14 @@ impl Arch {
     }
 
     /// Which distinct block layer `l` uses.
+    ///
+    /// The group is transformers' `int(i / (layers / groups))`, float division included: that
+    /// differs from integer division where the quotient rounds down, as in 9 / (18 / 14).
     pub fn block_of(&self, l: usize) -> usize {
         let (outer, inner) = (l / self.group_depth, l % self.group_depth);
         let outers = self.layers / self.group_depth;
-        outer * self.groups / outers * self.group_depth + inner
+        let group = (outer as f64 / (outers as f64 / self.groups as f64)) as usize;
+        group * self.group_depth + inner
     }
 
     /// Number of distinct blocks.
@@ -172,6 +178,29 @@ impl Arch {
     /// The window of layer `l`; `None` attends to the whole sequence.
     pub fn window_of(&self, l: usize) -> Option<usize> {
         self.window.filter(|_| l % self.global_every != 0)
+    }
+
+    /// The same model with every switch that has no effect at its resting value, so that equal
+    /// models compare equal.
+    pub fn canonical(&self) -> Arch {
+        let mut arch = self.clone();
+        if arch.head == Head::Plain {
+            arch.head_activation = Activation::Gelu;
+            arch.head_bias = false;
+        }
+        if arch.placement == Placement::Post {
+            arch.first_norm = true;
+        }
+        if arch.global_every == 1 {
+            arch.window = None;
+        }
+        if arch.window.is_none() {
+            arch.global_every = 1;
+            if let Positions::Rotary { theta, local_theta } = &mut arch.positions {
+                *local_theta = *theta;
+            }
+        }
+        arch
     }
 
     /// Refuses what cannot be built, with the way out.
@@ -221,7 +250,7 @@ impl Arch {
         if !self.first_norm && self.placement == Placement::Pre && self.blocks() < self.layers {
             return Err(ArchError::SharedFirst);
         }
-        if self.activation == Activation::Tanh {
+        if [self.activation, self.head_activation].contains(&Activation::Tanh) {
             return Err(ArchError::Tanh);
         }
         for (name, p) in [
