@@ -51,6 +51,9 @@ pub struct DataConfig {
     pub vocabulary: usize,
     /// Share of the documents of `text` held out.
     pub heldout: f64,
+    /// The token that ends a text in `.bin` files [default: 50256, where the vocabulary has it].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_of_text: Option<u32>,
 }
 
 /// What one optimizer step sees.
@@ -88,7 +91,13 @@ pub struct TrainConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        DataConfig { shards: None, text: vec![], vocabulary: 2048, heldout: 0.02 }
+        DataConfig {
+            shards: None,
+            text: vec![],
+            vocabulary: 2048,
+            heldout: 0.02,
+            end_of_text: None,
+        }
     }
 }
 

@@ -93,12 +93,22 @@ impl<D: Device> Predictor<D> {
         }
         let mask_token = self.tokenizer.specials().mask;
         let mask = mask_token.ok_or(PredictError::NoSpecial("[MASK]"))?;
-        let ids = self.framed(text)?;
+        let ids = self.framed(self.tokenizer.encode(text)?)?;
         let rows: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] == mask).collect();
         if rows.is_empty() {
             return Err(PredictError::NoMask);
         }
-        let logits = self.logits(&ids, &rows)?;
+        self.guess(&ids, &rows, k)
+    }
+
+    /// The `k` likeliest tokens at each of `rows`, ascending, of one sequence, best first.
+    pub fn guess(
+        &self,
+        ids: &[u32],
+        rows: &[usize],
+        k: usize,
+    ) -> Result<Vec<Vec<Guess>>, PredictError> {
+        let logits = self.logits(ids, rows)?;
         logits.iter().map(|logits| self.best(&softmax(logits, 1.0), k)).collect()
     }
 
@@ -170,10 +180,10 @@ impl<D: Device> Predictor<D> {
     }
 
     /// `[CLS] text [SEP]`, as in training.
-    fn framed(&self, text: &str) -> Result<Vec<u32>, PredictError> {
+    fn framed(&self, text: Vec<u32>) -> Result<Vec<u32>, PredictError> {
         let specials = self.tokenizer.specials();
         let mut ids = vec![specials.cls.ok_or(PredictError::NoSpecial("[CLS]"))?];
-        ids.extend(self.tokenizer.encode(text)?);
+        ids.extend(text);
         ids.push(specials.sep.ok_or(PredictError::NoSpecial("[SEP]"))?);
         Ok(ids)
     }

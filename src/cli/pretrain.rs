@@ -1,7 +1,6 @@
 //! `warpwright pretrain`: text in, a trained model out.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,17 +9,18 @@ use half::bf16;
 
 use super::Dtype;
 use crate::config::{Config, Overrides};
-use crate::data::Batch;
 use crate::device::Device;
 use crate::device::cpu::Cpu;
 use crate::device::meter::Meter;
 use crate::plan::{self, PlanInput};
-use crate::predict::{Predictor, Sampling};
-use crate::telemetry::metrics::{BLANK, Guess, RunRecord, Sample, SamplesRecord};
+use crate::predict::Predictor;
+use crate::telemetry::metrics::{RunRecord, Sample, SamplesRecord};
+use crate::telemetry::format::duration;
 use crate::telemetry::{Record, report};
 use crate::train::folder::RunFolder;
 use crate::train::prepare::Prepared;
 use crate::train::run::{End, Run, Session};
+use crate::train::samples::samples;
 use crate::train::step::Trainer;
 
 /// Pretrain a language model; with no flags, a small one on the text that ships with the program
@@ -133,7 +133,9 @@ impl Job<'_> {
         }
         let end = session.train()?;
         if end == End::Done && !data.heldout.is_empty() {
-            let items = self.samples()?;
+            let predictor = Predictor::open(Cpu::<f32>::new(), &self.folder.path)?;
+            let items = samples(&predictor, data)?;
+            show(&items);
             let step = session.step();
             session.telemetry.record(&Record::Samples(SamplesRecord { step, items }))?;
         }
@@ -159,6 +161,48 @@ impl Job<'_> {
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
             version: env!("CARGO_PKG_VERSION").to_string(),
             baseline: self.data.baseline,
+        }
+    }
+    /// What was made, and what can be done with it.
+    fn say_what_next(&self, end: &End, report: &Path) {
+        let run = self.folder.path.display();
+        let seconds = self.began.elapsed().as_secs_f64();
+        if let End::Interrupted(step) = end {
+            println!("\nstopped after step {step}; to go on:");
+            println!("  warpwright pretrain --resume --out {run}");
+            return;
+        }
+        println!("\nin {}: wrote", duration(seconds));
+        println!("  {run}/checkpoints/best    the model, a Hugging Face directory");
+        println!("  {}    loss, throughput, time by op", report.display());
+        println!("  {run}/metrics.jsonl, {run}/events.out.tfevents.*    the log; TensorBoard's");
+        println!("  {run}/config.toml    everything that the run depends on");
+        println!("next:");
+        if self.data.arch.causal {
+            println!("  warpwright generate --model {run} --prompt \"Call me\"");
+        } else {
+            println!("  warpwright fill --model {run} \"To be, or not to[MASK], that is\"");
+        }
+        println!("  warpwright pretrain --help    other models, other text");
+    }
+}
+
+/// Filled-in words, or continued text, for people.
+fn show(samples: &[Sample]) {
+    println!();
+    for sample in samples {
+        match sample {
+            Sample::Filled { text, answer, guesses } => {
+                println!("{text}");
+                let shown = guesses.iter().map(|g| {
+                    let is_answer = answer.as_deref() == Some(g.token.as_str());
+                    let mark = if is_answer { "*" } else { "" };
+                    format!("{mark}{} {:.1}%", g.token, 100.0 * g.probability)
+                });
+                println!("    {}", shown.collect::<Vec<_>>().join("  "));
+                println!("    (it was: {})", answer.as_deref().unwrap_or("unknown"));
+            }
+            Sample::Generated { prompt, text } => println!("{prompt} ▸ {text}\n"),
         }
     }
 }

@@ -3,5 +3,6 @@
 pub mod folder;
 pub mod prepare;
 pub mod run;
+pub mod samples;
 pub mod schedule;
 pub mod step;

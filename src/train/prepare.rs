@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Config, ConfigError};
+use crate::data::formats::GPT2_EOT;
 use crate::data::ingest::{Ingest, IngestError, TokenizerFrom};
 use crate::data::tokenizer::Specials;
 use crate::data::{
@@ -51,7 +52,10 @@ impl Prepared {
         let mut arch = config.arch(tokenizer.as_ref().map(Tokenizer::vocabulary))?;
         let facts = match &tokenizer {
             Some(tokenizer) => Facts::from(tokenizer),
-            None => Facts::bare(arch.vocab as u32, dataset.eot()),
+            None => {
+                let known = (arch.vocab as u32 > GPT2_EOT).then_some(GPT2_EOT);
+                Facts::bare(arch.vocab as u32, config.data.end_of_text.or(known))
+            }
         };
         let specials = facts.specials;
         if let (Family::Roberta, Positions::Learned { offset }, Some(pad)) =
@@ -94,7 +98,7 @@ fn dataset(
 ) -> Result<Dataset, PrepareError> {
     let data = &config.data;
     if let Some(shards) = &data.shards {
-        return Ok(Dataset::open(shards, None)?);
+        return Ok(Dataset::open(shards, data.end_of_text)?);
     }
     if data.text.is_empty() {
         let (manifest, made) = shipped::prepare(folder, data.vocabulary, data.heldout)?;
