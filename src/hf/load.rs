@@ -36,7 +36,9 @@ pub enum LoadError {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("{}: {source}", dir.display())]
     Config { dir: PathBuf, source: ConfigError },
-    #[error("{} has a config.json but no model.safetensors: copy the weights there too", .0.display())]
+    #[error(
+        "{} has a config.json but no model.safetensors: copy the weights there too", .0.display()
+    )]
     NoWeights(PathBuf),
     #[error(
         "{0} has its weights only as a pickle (pytorch_model.bin), which can run code when read: \
