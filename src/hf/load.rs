@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::config::{ConfigError, SpecialIds, read_config, read_ids};
 use super::names::{Piece, base_prefix, decoder_weight, pieces, twin};
 use super::safe::{SafeError, SafeFile, Stored};
-use super::save::CHUNK;
+use super::save::{CHUNK, transpose};
 use crate::model::arch::Arch;
 use crate::model::params::{Param, ParamTable};
 
@@ -36,7 +36,9 @@ pub enum LoadError {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("{}: {source}", dir.display())]
     Config { dir: PathBuf, source: ConfigError },
-    #[error("{} has a config.json but no model.safetensors: copy the weights there too", .0.display())]
+    #[error(
+        "{} has a config.json but no model.safetensors: copy the weights there too", .0.display()
+    )]
     NoWeights(PathBuf),
     #[error(
         "{0} has its weights only as a pickle (pytorch_model.bin), which can run code when read: \
@@ -269,16 +271,17 @@ fn stream(
     let n_out = piece.rows.len();
     let step = (CHUNK / n_in).clamp(1, n_out);
     let mut values = vec![0.0; step * n_in];
-    let mut row = vec![0.0; step];
+    let mut theirs = vec![0.0; if piece.transposed { step * n_in } else { 0 }];
     for first in (0..n_out).step_by(step) {
         let rows = step.min(n_out - first);
         let values = &mut values[..rows * n_in];
         if piece.transposed {
             // Stored [n_in, n_out]: the columns first..first + rows of each stored row.
-            for i in 0..n_in {
-                stored.read(i * n_out + first, &mut row[..rows]);
-                (0..rows).for_each(|o| values[o * n_in + i] = row[o]);
+            let theirs = &mut theirs[..rows * n_in];
+            for (i, row) in theirs.chunks_exact_mut(rows).enumerate() {
+                stored.read(i * n_out + first, row);
             }
+            transpose(theirs, rows, values);
         } else {
             stored.read(first * n_in, values);
         }

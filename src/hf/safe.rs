@@ -291,3 +291,18 @@ fn header(metadata: &[(&str, &str)], entries: &[Entry]) -> Vec<u8> {
     header.resize(header.len().next_multiple_of(8), b' ');
     header
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neither is easy to provoke where tests run as root.
+    #[test]
+    fn a_full_disk_and_a_read_only_one_are_told_apart() {
+        let error = |kind: io::ErrorKind| write_error(Path::new("x"), kind.into());
+        assert!(matches!(error(io::ErrorKind::StorageFull), SafeError::Full { .. }));
+        assert!(matches!(error(io::ErrorKind::ReadOnlyFilesystem), SafeError::Denied { .. }));
+        assert!(matches!(error(io::ErrorKind::PermissionDenied), SafeError::Denied { .. }));
+        assert!(matches!(error(io::ErrorKind::TimedOut), SafeError::Write { .. }));
+    }
+}

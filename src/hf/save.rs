@@ -92,13 +92,24 @@ pub fn put_piece(
         }
         return Ok(());
     }
-    let n_out = piece.rows.len();
     let mut ours = vec![0.0; end - start]; // [n_out, n_in]
     source(param, start, &mut ours);
-    let mut column = vec![0.0; n_out];
-    for i in 0..n_in {
-        column.iter_mut().enumerate().for_each(|(o, v)| *v = ours[o * n_in + i]);
-        out.put(&column)?;
+    let mut theirs = vec![0.0; ours.len()]; // [n_in, n_out]
+    transpose(&ours, n_in, &mut theirs);
+    out.put(&theirs)
+}
+
+/// `to` [cols, rows] = `from` [rows, cols] transposed, in tiles that fit the first cache.
+pub(super) fn transpose(from: &[f64], cols: usize, to: &mut [f64]) {
+    const TILE: usize = 16;
+    let rows = from.len() / cols;
+    for r0 in (0..rows).step_by(TILE) {
+        for c0 in (0..cols).step_by(TILE) {
+            for c in c0..cols.min(c0 + TILE) {
+                for r in r0..rows.min(r0 + TILE) {
+                    to[c * rows + r] = from[r * cols + c];
+                }
+            }
+        }
     }
-    Ok(())
 }

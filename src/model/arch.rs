@@ -177,7 +177,7 @@ impl Arch {
 
     /// The window of layer `l`; `None` attends to the whole sequence.
     pub fn window_of(&self, l: usize) -> Option<usize> {
-        self.window.filter(|_| l % self.global_every != 0)
+        self.window.filter(|_| !l.is_multiple_of(self.global_every))
     }
 
     /// The same model with every switch that has no effect at its resting value, so that equal
@@ -221,21 +221,21 @@ impl Arch {
                 return Err(ArchError::Zero(name));
             }
         }
-        if self.width % self.heads != 0 {
-            let divides = |h: &usize| self.width % h == 0;
+        if !self.width.is_multiple_of(self.heads) {
+            let divides = |h: &usize| self.width.is_multiple_of(*h);
             let below = (1..self.heads).rev().find(divides).unwrap_or(1);
             let above = (self.heads + 1..=self.width).find(divides).unwrap_or(self.width);
             let nearest = if self.heads - below <= above - self.heads { below } else { above };
             return Err(ArchError::Heads { width: self.width, heads: self.heads, nearest });
         }
         if let Positions::Rotary { theta, local_theta } = self.positions {
-            if self.head_dim() % 2 != 0 {
+            if !self.head_dim().is_multiple_of(2) {
                 return Err(ArchError::OddRotary(self.head_dim()));
             }
             positive("positions.theta", theta)?;
             positive("positions.local_theta", local_theta)?;
         }
-        if self.layers % self.group_depth != 0 {
+        if !self.layers.is_multiple_of(self.group_depth) {
             return Err(ArchError::GroupDepth { layers: self.layers, depth: self.group_depth });
         }
         if self.groups > self.layers / self.group_depth {
@@ -269,4 +269,24 @@ impl Arch {
 
 fn positive(name: &'static str, value: f64) -> Result<(), ArchError> {
     if value > 0.0 && value.is_finite() { Ok(()) } else { Err(ArchError::NotPositive(name, value)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::arch::Arch;
+    use crate::model::families::preset;
+
+    /// Groups as transformers computes them: shares as equal as can be, and its float rounding.
+    #[test]
+    fn layers_share_blocks_as_transformers_has_it() {
+        let albert = preset("albert-tiny").unwrap();
+        let blocks = |layers, groups, group_depth| {
+            let arch = Arch { layers, groups, group_depth, ..albert.clone() };
+            (0..layers).map(|l| arch.block_of(l)).collect::<Vec<_>>()
+        };
+        assert_eq!(blocks(7, 3, 1), [0, 0, 0, 1, 1, 2, 2]);
+        assert_eq!(blocks(6, 2, 2), [0, 1, 0, 1, 2, 3]);
+        // Python: int(9 / (18 / 14)) == 6, though 9 · 14 = 7 · 18.
+        assert_eq!(blocks(18, 14, 1)[8..11], [6, 6, 7]);
+    }
 }
