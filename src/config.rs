@@ -300,6 +300,8 @@ fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
     let mut table = Table::try_from(&base).map_err(|e| wrong(&e))?;
     let follows_width = base.embed_width == base.width && !switches.contains_key("embed_width");
     let follows_layers = base.groups == base.layers && !switches.contains_key("groups");
+    let follows_blocks =
+        base.head_activation == base.activation && !switches.contains_key("head_activation");
     let changed = !switches.is_empty();
     merge(&mut table, switches);
     let mut arch: Arch = table.try_into().map_err(|e| wrong(&e))?;
@@ -308,6 +310,9 @@ fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
     }
     if follows_layers {
         arch.groups = arch.layers;
+    }
+    if follows_blocks && arch.family != Family::Roberta {
+        arch.head_activation = arch.activation;
     }
     if changed && !crate::hf::fits_family(&arch) {
         arch.family = Family::Custom;
