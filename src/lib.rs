@@ -10,7 +10,6 @@ pub mod device;
 pub mod ops;
 
 pub mod model;
-pub mod plan;
 
 pub mod checkpoint;
 pub mod hf;
