@@ -5,6 +5,7 @@
 //! [`meter::Meter`] decorate any device, and [`null::Null`] only counts: what `plan` runs on.
 
 pub mod cpu;
+pub mod lockstep;
 pub mod meter;
 pub mod null;
 
