@@ -235,7 +235,7 @@ pub fn load<D: Device>(
     progress: &Progress,
 ) -> Result<(), CheckpointError> {
     let model = ModelDir::open(dir)?;
-    if model.arch != trainer.model.arch.canonical() {
+    if model.arch.canonical() != trainer.model.arch.canonical() {
         return Err(CheckpointError::Architecture { path: dir.to_path_buf() });
     }
     let Trainer { model: Model { layout, params, .. }, state, .. } = trainer;

@@ -51,6 +51,9 @@ pub struct DataConfig {
     pub vocabulary: usize,
     /// Share of the documents of `text` held out.
     pub heldout: f64,
+    /// The token that ends a text in `.bin` files [default: 50256, where the vocabulary has it].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_of_text: Option<u32>,
 }
 
 /// What one optimizer step sees.
@@ -88,7 +91,13 @@ pub struct TrainConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        DataConfig { shards: None, text: vec![], vocabulary: 2048, heldout: 0.02 }
+        DataConfig {
+            shards: None,
+            text: vec![],
+            vocabulary: 2048,
+            heldout: 0.02,
+            end_of_text: None,
+        }
     }
 }
 
@@ -291,6 +300,8 @@ fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
     let mut table = Table::try_from(&base).map_err(|e| wrong(&e))?;
     let follows_width = base.embed_width == base.width && !switches.contains_key("embed_width");
     let follows_layers = base.groups == base.layers && !switches.contains_key("groups");
+    let follows_blocks =
+        base.head_activation == base.activation && !switches.contains_key("head_activation");
     let changed = !switches.is_empty();
     merge(&mut table, switches);
     let mut arch: Arch = table.try_into().map_err(|e| wrong(&e))?;
@@ -299,6 +310,9 @@ fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
     }
     if follows_layers {
         arch.groups = arch.layers;
+    }
+    if follows_blocks && arch.family != Family::Roberta {
+        arch.head_activation = arch.activation;
     }
     if changed && !crate::hf::fits_family(&arch) {
         arch.family = Family::Custom;

@@ -1,10 +1,20 @@
 //! warpwright: a from-scratch transformer training engine. The modules, in the order data flows.
 
 pub mod cli;
+pub mod config;
+
 pub mod data;
-pub mod device;
-pub mod model;
-pub mod ops;
 pub mod rng;
-pub mod telemetry;
+
+pub mod device;
+pub mod ops;
+
+pub mod model;
+
+pub mod checkpoint;
+pub mod hf;
 pub mod train;
+
+pub mod predict;
+pub mod telemetry;
+pub mod trace;

@@ -1,15 +1,43 @@
-use clap::Parser;
-use warpwright::cli::data::{self, DataCommand};
+//! The command line: one variant a subcommand, each in its own file under `cli/`.
 
-/// Trains transformers from scratch.
-#[derive(Parser)]
-#[command(name = "warpwright", version)]
+use std::process::ExitCode;
+
+use clap::Parser;
+use warpwright::cli::{data, fill, generate, plan, pretrain, report, trace};
+
+/// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
+///
+/// Start with `warpwright pretrain`: with no flags it trains a small language model on the text
+/// that ships with the program, in about two minutes on two cores.
+#[derive(Debug, Parser)]
+#[command(name = "warpwright", version, max_term_width = 100)]
 enum Command {
+    Pretrain(pretrain::PretrainArgs),
+    Fill(fill::FillArgs),
+    Generate(generate::GenerateArgs),
+    /// Make training data from text, and look into it
     #[command(subcommand)]
-    Data(DataCommand),
+    Data(data::DataCommand),
+    Plan(plan::PlanArgs),
+    Trace(trace::TraceArgs),
+    Report(report::ReportArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    let Command::Data(command) = Command::parse();
-    data::run(&command)
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Pretrain(args) => pretrain::run(args),
+        Command::Fill(args) => fill::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Data(command) => data::run(&command),
+        Command::Plan(args) => plan::run(args),
+        Command::Trace(args) => trace::run(args),
+        Command::Report(args) => report::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -22,6 +22,7 @@ pub mod shard;
 pub mod shipped;
 pub mod sources;
 pub mod tokenizer;
+mod words;
 
 pub use dataset::{Corpus, Dataset, DatasetError, Manifest};
 pub use loader::{Facts, Loader, LoaderError};

@@ -7,18 +7,58 @@
 use serde::{Deserialize, Serialize};
 
 /// The training objective.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Table", into = "Table")]
 pub enum Objective {
     /// Predict the next token (GPT).
     Causal,
     /// Restore masked tokens (BERT), with a sentence-pair objective beside it or without.
-    Masked {
-        #[serde(default)]
-        masking: Masking,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pair: Option<Pair>,
-    },
+    Masked { masking: Masking, pair: Option<Pair> },
+}
+
+/// An objective as a table. (An internally tagged enum would let a causal one hold anything.)
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair: Option<Pair>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    masking: Option<Masking>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Causal,
+    Masked,
+}
+
+impl TryFrom<Table> for Objective {
+    type Error = &'static str;
+
+    fn try_from(table: Table) -> Result<Self, Self::Error> {
+        match table {
+            Table { kind: Kind::Causal, pair: None, masking: None } => Ok(Objective::Causal),
+            Table { kind: Kind::Causal, .. } => {
+                Err("`masking` and `pair` belong to kind = \"masked\"; remove them")
+            }
+            Table { kind: Kind::Masked, pair, masking } => {
+                Ok(Objective::Masked { masking: masking.unwrap_or_default(), pair })
+            }
+        }
+    }
+}
+
+impl From<Objective> for Table {
+    fn from(objective: Objective) -> Self {
+        match objective {
+            Objective::Causal => Table { kind: Kind::Causal, pair: None, masking: None },
+            Objective::Masked { masking, pair } => {
+                Table { kind: Kind::Masked, pair, masking: Some(masking) }
+            }
+        }
+    }
 }
 
 /// Which tokens are masked, and what stands in their place.

@@ -119,10 +119,10 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
     let mut inputs = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            kind(path).ok_or_else(|| match path.exists() {
-                true => SourceError::UnknownKind(path.clone()),
-                false => SourceError::Missing(path.clone()),
-            })?;
+            if !path.exists() {
+                return Err(SourceError::Missing(path.clone()));
+            }
+            kind(path).ok_or_else(|| SourceError::UnknownKind(path.clone()))?;
             inputs.push(Input::File(path.clone()));
             continue;
         }

@@ -7,18 +7,24 @@
 //! Files that load: a Hugging Face `tokenizer.json`; a WordPiece `vocab.txt`; a byte-level BPE's
 //! `vocab.json` + `merges.txt` (GPT-2's own names `encoder.json` + `vocab.bpe` too).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::models::{ModelWrapper, TrainerWrapper};
-use tokenizers::normalizers::BertNormalizer;
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::{
+    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer as Inner,
+};
 use xxhash_rust::xxh3::Xxh3;
+
+use super::words::{self, WordCache};
 
 /// Specials of a trained tokenizer, in the order of their ids.
 const TRAINED_SPECIALS: [&str; 6] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"];
@@ -88,6 +94,10 @@ pub struct Tokenizer {
     inner: Inner,
     /// Treats their names as plain text, as a document needs.
     plain: Inner,
+    /// Whether the ids of a text are those of its chunks (see `words`).
+    by_words: bool,
+    /// Caches that no thread is using.
+    caches: Mutex<Vec<WordCache>>,
 }
 
 impl Tokenizer {
@@ -96,29 +106,39 @@ impl Tokenizer {
         inner.with_truncation(None).expect("no truncation is always valid");
         let mut plain = inner.clone();
         plain.set_encode_special_tokens(true);
-        Tokenizer { inner, plain }
+        let by_words = encodes_by_words(&inner);
+        Tokenizer { inner, plain, by_words, caches: Mutex::default() }
     }
 
     /// Trains a byte-level BPE of at most `vocabulary` entries (fewer if the text runs out of pairs
     /// that occur twice). Deterministic: the same texts in any order give the same tokenizer.
-    pub fn train<S: AsRef<str> + Send>(
-        texts: impl Iterator<Item = S> + Send,
+    pub fn train<S: AsRef<str>>(
+        texts: impl Iterator<Item = S>,
         vocabulary: usize,
     ) -> Result<Self, TokenizerError> {
         if vocabulary < MIN_VOCABULARY {
             return Err(TokenizerError::VocabularyTooSmall { asked: vocabulary });
         }
-        let mut trainer: TrainerWrapper = BpeTrainer::builder()
+        let failed = |reason: tokenizers::Error| TokenizerError::Training(reason.to_string());
+        let specials = TRAINED_SPECIALS.map(|name| AddedToken::from(name, true));
+        let trainer = BpeTrainer::builder()
             .vocab_size(vocabulary)
             .min_frequency(2)
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens(TRAINED_SPECIALS.map(|name| AddedToken::from(name, true)).to_vec())
-            .build()
-            .into();
-        let mut inner = byte_level(BPE::default());
-        let failed = |reason: tokenizers::Error| TokenizerError::Training(reason.to_string());
-        inner.train(&mut trainer, texts).map_err(failed)?;
+            .special_tokens(specials.to_vec())
+            .build();
+        let mut counts: HashMap<String, u64> = HashMap::new();
+        for (chunk, count) in words::count(texts) {
+            for word in pre_tokens(&chunk).map_err(failed)? {
+                *counts.entry(word).or_default() += count;
+            }
+        }
+        let counts = counts.into_iter().map(|(word, count)| (word.into(), count)).collect();
+        let mut model = BPE::default();
+        trainer.do_train(&counts, &mut model).map_err(failed)?;
+        let mut inner = byte_level(model);
+        inner.add_special_tokens(specials).map_err(failed)?;
         Ok(Self::wrap(inner))
     }
 
@@ -172,10 +192,18 @@ impl Tokenizer {
     }
 
     /// Ids of a document, in which the names of special tokens are ordinary text: no corpus can
-    /// forge an end of text. A document above [`MAX_PART`] bytes is encoded in parts cut at ends of
-    /// lines, which bounds memory; a token that would cross a cut becomes two.
+    /// forge an end of text. Where words do not encode by themselves (see `words`), a document above
+    /// [`MAX_PART`] bytes is encoded in parts cut at ends of lines, which bounds memory; a token that
+    /// would cross a cut becomes two.
     pub fn encode_document(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = Vec::new();
+        let mut ids = Vec::with_capacity(text.len() / 4);
+        if self.by_words {
+            let idle = || self.caches.lock().expect("no thread panics while holding the caches");
+            let mut cache = idle().pop().unwrap_or_default();
+            cache.encode(text, &mut ids, |chunk| encode_with(&self.plain, chunk))?;
+            idle().push(cache);
+            return Ok(ids);
+        }
         let mut rest = text;
         while rest.len() > MAX_PART {
             let (part, tail) = rest.split_at(part_end(rest));
@@ -280,6 +308,29 @@ impl WordRule {
     }
 }
 
+/// Whether the pipeline is GPT-2's or BERT's, whose pre-tokens never cross from one chunk to the
+/// next, and no added token could.
+fn encodes_by_words(inner: &Inner) -> bool {
+    let splits = match (inner.get_pre_tokenizer(), inner.get_normalizer()) {
+        (Some(PreTokenizerWrapper::ByteLevel(bytes)), None) => {
+            bytes.use_regex && !bytes.add_prefix_space
+        }
+        (Some(PreTokenizerWrapper::BertPreTokenizer(_)), normalizer) => {
+            matches!(normalizer, None | Some(NormalizerWrapper::BertNormalizer(_)))
+        }
+        _ => false,
+    };
+    splits && inner.get_added_tokens_decoder().values().all(|token| token.special)
+}
+
+/// Words of a chunk as the trainer counts them, in the byte-level alphabet.
+fn pre_tokens(chunk: &str) -> Result<Vec<String>, tokenizers::Error> {
+    let mut text = PreTokenizedString::from(chunk);
+    bytes().pre_tokenize(&mut text)?;
+    let splits = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    Ok(splits.into_iter().map(|(word, _, _)| word.to_owned()).collect())
+}
+
 fn encode_with(inner: &Inner, text: &str) -> Result<Vec<u32>, TokenizerError> {
     let encoding =
         inner.encode_fast(text, false).map_err(|e| TokenizerError::Encode(e.to_string()))?;
@@ -293,10 +344,15 @@ fn part_end(text: &str) -> usize {
     text[..limit].rfind('\n').map_or(limit, |at| at + 1)
 }
 
+/// GPT-2's splitting: no space put in front, offsets trimmed, its regular expression.
+fn bytes() -> ByteLevel {
+    ByteLevel::new(false, true, true)
+}
+
 /// GPT-2's pipeline around a BPE model: no normaliser, bytes as characters, nothing added.
 fn byte_level(model: BPE) -> Inner {
-    let bytes = ByteLevel::new(false, true, true);
     let mut inner = Inner::new(model);
+    let bytes = bytes();
     inner
         .with_pre_tokenizer(Some(bytes))
         .with_decoder(Some(bytes))

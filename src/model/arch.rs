@@ -109,6 +109,8 @@ pub struct Arch {
     /// The decoder's weight is the token table.
     pub tied: bool,
     pub head: Head,
+    /// Of the head's transform; RoBERTa's is the erf GELU whatever the blocks use.
+    pub head_activation: Activation,
     pub head_bias: bool,
     pub decoder_bias: bool,
     /// A pooler (tanh on the first token) and a classifier of sequence pairs.
@@ -147,7 +149,7 @@ pub enum ArchError {
     NotPositive(&'static str, f64),
     #[error("first_norm = false leaves one block without a norm, so its blocks cannot be shared")]
     SharedFirst,
-    #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in the blocks")]
+    #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in blocks and head")]
     Tanh,
 }
 
@@ -158,10 +160,14 @@ impl Arch {
     }
 
     /// Which distinct block layer `l` uses.
+    ///
+    /// The group is transformers' `int(i / (layers / groups))`, float division included: that
+    /// differs from integer division where the quotient rounds down, as in 9 / (18 / 14).
     pub fn block_of(&self, l: usize) -> usize {
         let (outer, inner) = (l / self.group_depth, l % self.group_depth);
         let outers = self.layers / self.group_depth;
-        outer * self.groups / outers * self.group_depth + inner
+        let group = (outer as f64 / (outers as f64 / self.groups as f64)) as usize;
+        group * self.group_depth + inner
     }
 
     /// Number of distinct blocks.
@@ -171,7 +177,30 @@ impl Arch {
 
     /// The window of layer `l`; `None` attends to the whole sequence.
     pub fn window_of(&self, l: usize) -> Option<usize> {
-        self.window.filter(|_| l % self.global_every != 0)
+        self.window.filter(|_| !l.is_multiple_of(self.global_every))
+    }
+
+    /// The same model with every switch that has no effect at its resting value, so that equal
+    /// models compare equal.
+    pub fn canonical(&self) -> Arch {
+        let mut arch = self.clone();
+        if arch.head == Head::Plain {
+            arch.head_activation = Activation::Gelu;
+            arch.head_bias = false;
+        }
+        if arch.placement == Placement::Post {
+            arch.first_norm = true;
+        }
+        if arch.global_every == 1 {
+            arch.window = None;
+        }
+        if arch.window.is_none() {
+            arch.global_every = 1;
+            if let Positions::Rotary { theta, local_theta } = &mut arch.positions {
+                *local_theta = *theta;
+            }
+        }
+        arch
     }
 
     /// Refuses what cannot be built, with the way out.
@@ -192,21 +221,21 @@ impl Arch {
                 return Err(ArchError::Zero(name));
             }
         }
-        if self.width % self.heads != 0 {
-            let divides = |h: &usize| self.width % h == 0;
+        if !self.width.is_multiple_of(self.heads) {
+            let divides = |h: &usize| self.width.is_multiple_of(*h);
             let below = (1..self.heads).rev().find(divides).unwrap_or(1);
             let above = (self.heads + 1..=self.width).find(divides).unwrap_or(self.width);
             let nearest = if self.heads - below <= above - self.heads { below } else { above };
             return Err(ArchError::Heads { width: self.width, heads: self.heads, nearest });
         }
         if let Positions::Rotary { theta, local_theta } = self.positions {
-            if self.head_dim() % 2 != 0 {
+            if !self.head_dim().is_multiple_of(2) {
                 return Err(ArchError::OddRotary(self.head_dim()));
             }
             positive("positions.theta", theta)?;
             positive("positions.local_theta", local_theta)?;
         }
-        if self.layers % self.group_depth != 0 {
+        if !self.layers.is_multiple_of(self.group_depth) {
             return Err(ArchError::GroupDepth { layers: self.layers, depth: self.group_depth });
         }
         if self.groups > self.layers / self.group_depth {
@@ -221,7 +250,7 @@ impl Arch {
         if !self.first_norm && self.placement == Placement::Pre && self.blocks() < self.layers {
             return Err(ArchError::SharedFirst);
         }
-        if self.activation == Activation::Tanh {
+        if [self.activation, self.head_activation].contains(&Activation::Tanh) {
             return Err(ArchError::Tanh);
         }
         for (name, p) in [
@@ -240,4 +269,24 @@ impl Arch {
 
 fn positive(name: &'static str, value: f64) -> Result<(), ArchError> {
     if value > 0.0 && value.is_finite() { Ok(()) } else { Err(ArchError::NotPositive(name, value)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::arch::Arch;
+    use crate::model::families::preset;
+
+    /// Groups as transformers computes them: shares as equal as can be, and its float rounding.
+    #[test]
+    fn layers_share_blocks_as_transformers_has_it() {
+        let albert = preset("albert-tiny").unwrap();
+        let blocks = |layers, groups, group_depth| {
+            let arch = Arch { layers, groups, group_depth, ..albert.clone() };
+            (0..layers).map(|l| arch.block_of(l)).collect::<Vec<_>>()
+        };
+        assert_eq!(blocks(7, 3, 1), [0, 0, 0, 1, 1, 2, 2]);
+        assert_eq!(blocks(6, 2, 2), [0, 1, 0, 1, 2, 3]);
+        // Python: int(9 / (18 / 14)) == 6, though 9 · 14 = 7 · 18.
+        assert_eq!(blocks(18, 14, 1)[8..11], [6, 6, 7]);
+    }
 }

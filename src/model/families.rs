@@ -103,6 +103,7 @@ fn bert(width: usize, layers: usize, heads: usize) -> Arch {
         group_depth: 1,
         tied: true,
         head: Head::Transform,
+        head_activation: Activation::Gelu,
         head_bias: true,
         decoder_bias: true,
         pair: false,
@@ -130,6 +131,7 @@ fn albert(width: usize, layers: usize, heads: usize) -> Arch {
         vocab: 30000,
         embed_width: 128,
         activation: Activation::GeluTanh,
+        head_activation: Activation::GeluTanh,
         groups: 1,
         dropout: Dropouts::default(),
         ..bert(width, layers, heads)

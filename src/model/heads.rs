@@ -1,6 +1,6 @@
 //! Heads: from the last hidden states to losses and logits, and the gradient back.
 
-use crate::device::Device;
+use crate::device::{Class, Device};
 use crate::model::activations::{Activations, PairActs};
 use crate::model::batch::DeviceBatch;
 use crate::model::params::Pair;
@@ -75,8 +75,8 @@ impl<D: Device> Model<D> {
             dev.head_loss(&mut sums.tokens, train, &mut head.logits, input, params, &at.decoder);
             let saved = Normed { x: act, stats, params };
             dev.norm_backward(d_act, grads, d_y, saved, &t.norm, loss_rows, Into::Set);
-            let len = loss_rows * self.arch.embed_width;
-            dev.act_backward(d_pre, d_act, pre, self.arch.activation, len);
+            let (len, act_of_head) = (loss_rows * self.arch.embed_width, self.arch.head_activation);
+            dev.act_backward(d_pre, d_act, pre, act_of_head, len);
             dev.linear_dw(grads, d_pre, hidden, &t.dense, loss_rows);
             dev.linear_dx(&mut flow.dh, d_pre, params, &t.dense, loss_rows, Into::Set);
         } else {
@@ -116,13 +116,31 @@ impl<D: Device> Model<D> {
         dev.linear(logits, x, &self.params, &self.layout.decoder, rows);
     }
 
+    /// logits [S, 2] of the pair head, if there is one.
+    pub fn pair_logits(
+        &self,
+        dev: &D,
+        acts: &mut Activations<D>,
+        batch: &DeviceBatch<D>,
+    ) -> Option<D::X> {
+        let Activations { head, layers, .. } = acts;
+        let hidden = &layers[self.arch.layers - 1].mlp.y;
+        let (pair, acts) = (self.layout.pair.as_ref()?, head.pair.as_mut()?);
+        self.pool(dev, acts, pair, hidden, batch);
+        let s = batch.counts.sequences;
+        let mut logits = dev.x(Class::Scratch, 2 * s);
+        dev.linear(&mut logits, &acts.pooled, &self.params, &pair.classifier, s);
+        Some(logits)
+    }
+
     /// y [M, E] = norm(act(dense(hidden))), where there is a transform.
     fn transform(&self, dev: &D, acts: &mut Activations<D>, rows: usize) {
         let Activations { head, layers, .. } = acts;
         let hidden = &layers[self.arch.layers - 1].mlp.y;
         if let (Some(t), Some((pre, act, y, stats))) = (&self.layout.transform, &mut head.transform)
         {
-            dev.linear_act(act, pre, hidden, &self.params, &t.dense, self.arch.activation, rows);
+            let act_of_head = self.arch.head_activation;
+            dev.linear_act(act, pre, hidden, &self.params, &t.dense, act_of_head, rows);
             dev.norm(y, stats, act, &self.params, &t.norm, rows);
         }
     }

@@ -1,0 +1,51 @@
+//! `warpwright fill`: masked words, guessed.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+
+use crate::device::Device;
+use crate::device::cpu::Cpu;
+use crate::predict::{Guess, Predictor};
+
+/// Fill in the [MASK]s of a text with a masked language model
+///
+/// Prints the likeliest tokens for each [MASK], best first, with their probabilities.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  \
+    warpwright fill --model runs/masked \"To be, or not to[MASK], that is the question.\"")]
+pub struct FillArgs {
+    /// A run directory (its best checkpoint), or a Hugging Face model's folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Guesses to show for each [MASK]
+    #[arg(long, short = 'k', value_name = "K", default_value_t = 5)]
+    pub top: usize,
+    /// The text; a [MASK] right after a word stands for the space and the word that follow
+    #[arg(required = true)]
+    pub text: Vec<String>,
+}
+
+/// Prints the guesses.
+pub fn run(args: FillArgs) -> Result<()> {
+    ensure!(args.top > 0, "--top 0 shows nothing: ask for at least 1");
+    let predictor = Predictor::open(Cpu::<f32>::new(), &args.model)?;
+    for text in &args.text {
+        print(text, &guesses(&predictor, text, args.top)?);
+    }
+    Ok(())
+}
+
+fn guesses<D: Device>(predictor: &Predictor<D>, text: &str, k: usize) -> Result<Vec<Vec<Guess>>> {
+    Ok(predictor.fill(text, k)?)
+}
+
+/// The text, and under it a line of guesses for each of its masks.
+pub fn print(text: &str, masks: &[Vec<Guess>]) {
+    println!("{text}");
+    for guesses in masks {
+        let shown: Vec<String> =
+            guesses.iter().map(|g| format!("{:?} {:.1}%", g.token, 100.0 * g.probability)).collect();
+        println!("  {}", shown.join("  "));
+    }
+}

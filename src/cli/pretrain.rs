@@ -1,0 +1,208 @@
+//! `warpwright pretrain`: text in, a trained model out.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use half::bf16;
+
+use super::Dtype;
+use crate::config::{Config, Overrides};
+use crate::device::Device;
+use crate::device::cpu::Cpu;
+use crate::device::meter::Meter;
+use crate::plan::{self, PlanInput};
+use crate::predict::Predictor;
+use crate::telemetry::metrics::{RunRecord, Sample, SamplesRecord};
+use crate::telemetry::format::duration;
+use crate::telemetry::{Record, report};
+use crate::train::folder::RunFolder;
+use crate::train::prepare::Prepared;
+use crate::train::run::{End, Run, Session};
+use crate::train::samples::samples;
+use crate::train::step::Trainer;
+
+/// Pretrain a language model; with no flags, a small one on the text that ships with the program
+///
+/// Trains the tokenizer and makes token shards where they are not given, prints the plan, trains
+/// with held-out losses beside the unigram baseline, keeps checkpoints (each a Hugging Face model),
+/// writes report.html, and shows what the model can do. Ctrl-C takes a checkpoint and stops.
+///
+/// A run is described by one TOML table: the built-in defaults, then --config, then --set. The run
+/// directory keeps the result as config.toml; see configs/ for commented recipes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    warpwright pretrain                          a masked model (ModernBERT-like), in two minutes\n  \
+    warpwright pretrain --objective causal       a GPT\n  \
+    warpwright pretrain --resume                 go on where a run was stopped\n  \
+    warpwright pretrain --preset bert-tiny --set train.steps=300 --out runs/bert\n  \
+    warpwright pretrain --config configs/gpt2-124m.toml --set data.shards=data/books")]
+pub struct PretrainArgs {
+    /// A recipe (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The model to start from; `warpwright plan --help` lists them
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// What to learn [default: what the preset is for]
+    #[arg(long, value_name = "KIND", value_parser = ["masked", "causal"])]
+    pub objective: Option<String>,
+    /// Change one setting, e.g. train.steps=500; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// The run directory [default: runs/masked or runs/causal]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in the directory, by its own configuration
+    #[arg(long, conflicts_with_all = ["config", "preset", "set", "force"])]
+    pub resume: bool,
+    /// Replace the run in the directory
+    #[arg(long)]
+    pub force: bool,
+    /// What activations and weights are stored as
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+    /// Threads [default: one a core]; the result is the same for any number
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Raised by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Trains, or goes on training.
+pub fn run(args: PretrainArgs) -> Result<()> {
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let causal = args.objective.as_deref() == Some("causal");
+    let (folder, config) = if args.resume {
+        let default = if causal { "runs/causal" } else { "runs/masked" };
+        RunFolder::resume(&args.out.clone().unwrap_or_else(|| default.into()))?
+    } else {
+        let config = Config::resolve(&Overrides {
+            recipe: args.config.clone(),
+            preset: args.preset.clone(),
+            objective: args.objective.clone(),
+            set: args.set.clone(),
+        })?;
+        let default = || format!("runs/{}", config.objective_name()).into();
+        let out = args.out.clone().unwrap_or_else(default);
+        (RunFolder::create(&out, &config, args.force)?, config)
+    };
+    let began = Instant::now();
+    let data = Prepared::new(&config, &folder.data())?;
+    for note in &data.notes {
+        eprintln!("{note}");
+    }
+    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let job = Job { args: &args, config: &config, folder: &folder, data: &data, began };
+    match args.dtype {
+        Dtype::F64 => job.train(Cpu::<f64>::new()),
+        Dtype::F32 => job.train(Cpu::<f32>::new()),
+        Dtype::Bf16 => job.train(Cpu::<bf16>::new()),
+    }
+}
+
+struct Job<'a> {
+    args: &'a PretrainArgs,
+    config: &'a Config,
+    folder: &'a RunFolder,
+    data: &'a Prepared,
+    began: Instant,
+}
+
+impl Job<'_> {
+    fn train<D: Device>(&self, dev: D) -> Result<()> {
+        let (config, data) = (self.config, self.data);
+        self.show_plan(&dev)?;
+        let dev = Meter::new(dev);
+        let capacity = data.capacity(config.micro());
+        let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay)?;
+        let parameters = trainer.model.layout.table.count() as u64;
+        let dtype = self.args.dtype.of_sums();
+        let run = Run { config, folder: self.folder, data, dtype, stop: &STOP };
+        let mut session = if self.args.resume {
+            Session::resume(&dev, &run, trainer)?
+        } else {
+            Session::start(&dev, &run, trainer)?
+        };
+        if session.step() == 0 {
+            session.telemetry.record(&Record::Run(self.facts(parameters)))?;
+        }
+        let end = session.train()?;
+        if end == End::Done && !data.heldout.is_empty() {
+            let predictor = Predictor::open(Cpu::<f32>::new(), &self.folder.path)?;
+            let items = samples(&predictor, data)?;
+            show(&items);
+            let step = session.step();
+            session.telemetry.record(&Record::Samples(SamplesRecord { step, items }))?;
+        }
+        session.telemetry.progress.finish();
+        let report = report::write(&self.folder.path, None)?;
+        self.say_what_next(&end, &report);
+        Ok(())
+    }
+
+    fn facts(&self, parameters: u64) -> RunRecord {
+        let config = self.config;
+        let preset = config.model.get("preset").and_then(|name| name.as_str());
+        let pair = if self.data.arch.pair { " + pairs" } else { "" };
+        RunRecord {
+            preset: preset.unwrap_or_default().to_string(),
+            family: format!("{:?}", self.data.arch.family).to_lowercase(),
+            objective: format!("{}{pair}", config.objective_name()),
+            parameters,
+            tokens_per_step: config.batch.tokens as u64,
+            steps: config.train.steps,
+            device: format!("CPU, {:?}", self.args.dtype).to_lowercase(),
+            threads: rayon::current_num_threads(),
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            baseline: self.data.baseline,
+        }
+    }
+    /// What was made, and what can be done with it.
+    fn say_what_next(&self, end: &End, report: &Path) {
+        let run = self.folder.path.display();
+        let seconds = self.began.elapsed().as_secs_f64();
+        if let End::Interrupted(step) = end {
+            println!("\nstopped after step {step}; to go on:");
+            println!("  warpwright pretrain --resume --out {run}");
+            return;
+        }
+        println!("\nin {}: wrote", duration(seconds));
+        println!("  {run}/checkpoints/best    the model, a Hugging Face directory");
+        println!("  {}    loss, throughput, time by op", report.display());
+        println!("  {run}/metrics.jsonl, {run}/events.out.tfevents.*    the log; TensorBoard's");
+        println!("  {run}/config.toml    everything that the run depends on");
+        println!("next:");
+        if self.data.arch.causal {
+            println!("  warpwright generate --model {run} --prompt \"Call me\"");
+        } else {
+            println!("  warpwright fill --model {run} \"To be, or not to[MASK], that is\"");
+        }
+        println!("  warpwright pretrain --help    other models, other text");
+    }
+}
+
+/// Filled-in words, or continued text, for people.
+fn show(samples: &[Sample]) {
+    println!();
+    for sample in samples {
+        match sample {
+            Sample::Filled { text, answer, guesses } => {
+                println!("{text}");
+                let shown = guesses.iter().map(|g| {
+                    let is_answer = answer.as_deref() == Some(g.token.as_str());
+                    let mark = if is_answer { "*" } else { "" };
+                    format!("{mark}{} {:.1}%", g.token, 100.0 * g.probability)
+                });
+                println!("    {}", shown.collect::<Vec<_>>().join("  "));
+                println!("    (it was: {})", answer.as_deref().unwrap_or("unknown"));
+            }
+            Sample::Generated { prompt, text } => println!("{prompt} ▸ {text}\n"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `warpwright trace`: logits, loss and gradients of one batch.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Dtype;
+use crate::device::cpu::Cpu;
+use crate::trace::trace;
+
+/// Run one batch through a model; write its logits, loss and every gradient
+///
+/// To compare with another framework. The input is JSON:
+///   {"input_ids": [[5, 8, 2], [7]], "labels": [[-100, 8, -100], [7]]}
+/// and optionally "token_type_ids", and "pair_labels" for a sentence-pair head. Sequences may
+/// differ in length. A label of -100 is ignored; a causal model's labels are its ids. The output
+/// (safetensors) holds logits [tokens, vocabulary], loss [1] (the mean over labelled tokens, plus
+/// that over labelled pairs) and grad.NAME for each tensor NAME of model.safetensors.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment, after_help = "Example:\n  \
+    warpwright trace --model my-bert/ --input batch.json --output out.safetensors --dtype f64")]
+pub struct TraceArgs {
+    /// A Hugging Face model's folder, or a run directory
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The batch
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Where to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The precision to compute in
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+}
+
+/// Writes the trace and says where it is.
+pub fn run(args: TraceArgs) -> Result<()> {
+    let TraceArgs { model, input, output, dtype } = &args;
+    let stored = dtype.of_sums();
+    match dtype {
+        Dtype::F64 => trace(&Cpu::<f64>::new(), model, input, output, stored)?,
+        Dtype::F32 => trace(&Cpu::<f32>::new(), model, input, output, stored)?,
+        Dtype::Bf16 => trace(&Cpu::<half::bf16>::new(), model, input, output, stored)?,
+    }
+    println!("wrote {}", output.display());
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! One batch through a checkpoint: logits, loss and every gradient, to be held against any other
+//! framework.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::checkpoint::model_folder;
+use crate::data::{Batch, IGNORE};
+use crate::device::{Buffer, Class, Device};
+use crate::hf::{
+    Entry, FloatType, LoadError, ModelDir, Piece, SafeError, pieces, put_piece, write_safetensors,
+};
+use crate::model::activations::Activations;
+use crate::model::arch::{Arch, ArchError};
+use crate::model::batch::{Capacity, DeviceBatch};
+use crate::model::heads::{Scales, Sums};
+use crate::model::params::Param;
+use crate::model::transformer::Model;
+
+/// What `--input` holds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Sequences of any lengths.
+    pub input_ids: Vec<Vec<u32>>,
+    /// As many as `input_ids`; 0 where left out.
+    pub token_type_ids: Option<Vec<Vec<u32>>>,
+    /// As many as `input_ids`, −100 ignored; causal: the ids themselves, shifted inside.
+    pub labels: Option<Vec<Vec<i32>>>,
+    /// One a sequence, of the sentence-pair head; −100 ignored.
+    pub pair_labels: Option<Vec<i32>>,
+}
+
+/// Why a batch cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a batch: {why}")]
+    Input { path: PathBuf, why: String },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Arch(#[from] ArchError),
+    #[error(transparent)]
+    Write(#[from] SafeError),
+    #[error("{0} lacks {1}, which the loss needs: give a model with its head")]
+    NoHead(PathBuf, String),
+}
+
+/// Traces the batch in the file `input` through the model at `model` and writes `output`
+/// (safetensors, `dtype`): `logits` [tokens, V], and with labels `loss` [1] and `grad.NAME`.
+pub fn trace<D: Device>(
+    dev: &D,
+    model: &Path,
+    input: &Path,
+    output: &Path,
+    dtype: FloatType,
+) -> Result<(), TraceError> {
+    let folder = model_folder(model);
+    let dir = ModelDir::open(&folder)?;
+    let io = |source| TraceError::Io { path: input.to_path_buf(), source };
+    let wrong = |why| TraceError::Input { path: input.to_path_buf(), why };
+    let json = std::fs::read_to_string(input).map_err(io)?;
+    let parsed: Input = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
+    let batch = parsed.batch(&dir.arch).map_err(wrong)?;
+
+    let mut model = Model::new(dev, &dir.arch)?;
+    let params = &mut model.params;
+    let report = dir.load(&model.layout.table, |param, start, values| {
+        params.write(param.span.start + start, values);
+    })?;
+    let labelled = parsed.labels.is_some() || parsed.pair_labels.is_some();
+    if let Some(name) = report.missing.into_iter().next().filter(|_| labelled) {
+        return Err(TraceError::NoHead(folder, name));
+    }
+    let traced = run(dev, &model, &batch, labelled);
+    write(output, &model, &traced, dtype)
+}
+
+/// What a trace finds.
+struct Traced {
+    /// [N, V]
+    logits: Vec<f64>,
+    /// [S, 2], with a pair head and labels
+    pair_logits: Option<Vec<f64>>,
+    /// The loss and the gradients' arena, with labels.
+    trained: Option<(f64, Vec<f64>)>,
+}
+
+fn run<D: Device>(dev: &D, model: &Model<D>, batch: &Batch, labelled: bool) -> Traced {
+    let (arch, capacity) = (&model.arch, Capacity::of(batch, model.arch.pair));
+    let mut loaded = DeviceBatch::new(dev, capacity);
+    loaded.load(batch, arch.pair);
+    let mut acts = Activations::new(dev, arch, capacity, true);
+    let mut logits = dev.x(Class::Scratch, batch.ids.len() * arch.vocab);
+    model.forward(dev, &mut acts, &loaded, None);
+    model.logits(dev, &mut logits, &mut acts, &loaded);
+    let pair_logits = labelled.then(|| model.pair_logits(dev, &mut acts, &loaded)).flatten();
+    let trained = labelled.then(|| {
+        let count = |t: &[i32]| t.iter().filter(|&&t| t != IGNORE).count().max(1) as f64;
+        let (tokens, pairs) = (count(&batch.targets), count(&batch.pairs));
+        let scales = Scales { tokens: 1.0 / tokens, pairs: 1.0 / pairs };
+        let acc = |len| dev.acc(Class::Scratch, len);
+        let mut sums = Sums { tokens: acc(3), pairs: acc(3) };
+        let mut grads = acc(model.layout.table.arena_len);
+        model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, scales);
+        model.backward(dev, &mut grads, &mut acts, &loaded, None);
+        let [tokens_nll, pairs_nll] = [sums.tokens.to_vec()[0], sums.pairs.to_vec()[0]];
+        (tokens_nll / tokens + pairs_nll / pairs, grads.to_vec())
+    });
+    Traced { logits: logits.to_vec(), pair_logits: pair_logits.map(|l| l.to_vec()), trained }
+}
+
+fn write<D: Device>(
+    output: &Path,
+    model: &Model<D>,
+    traced: &Traced,
+    dtype: FloatType,
+) -> Result<(), TraceError> {
+    let (table, v) = (&model.layout.table, model.arch.vocab);
+    let entry = |name: String, shape: Vec<usize>| Entry { name, dtype, shape };
+    let mut entries = vec![entry("logits".into(), vec![traced.logits.len() / v, v])];
+    let mut plain: Vec<&[f64]> = vec![&traced.logits];
+    if let Some(pair) = &traced.pair_logits {
+        entries.push(entry("pair_logits".into(), vec![pair.len() / 2, 2]));
+        plain.push(pair);
+    }
+    let mut stored: Vec<Piece> = Vec::new();
+    let loss = traced.trained.as_ref().map(|(loss, _)| [*loss]);
+    if let Some(loss) = &loss {
+        entries.push(entry("loss".into(), vec![1]));
+        plain.push(loss);
+        stored = pieces(&model.arch, table);
+        entries.extend(stored.iter().map(|p| entry(format!("grad.{}", p.name), p.shape.clone())));
+    }
+    let grads = traced.trained.as_ref().map_or(&[][..], |(_, grads)| grads);
+    let mut source = |param: &Param, start: usize, out: &mut [f64]| {
+        out.copy_from_slice(&grads[param.span.start + start..][..out.len()]);
+    };
+    write_safetensors(output, &[("format", "pt")], &entries, |i, out| match plain.get(i) {
+        Some(values) => out.put(values),
+        None => {
+            let piece = &stored[i - plain.len()];
+            put_piece(out, &table.params[piece.param], piece, &mut source)
+        }
+    })?;
+    Ok(())
+}
+
+impl Input {
+    /// The sequences as one token-flat batch in which every row reaches the head.
+    fn batch(&self, arch: &Arch) -> Result<Batch, String> {
+        let lengths: Vec<usize> = self.input_ids.iter().map(Vec::len).collect();
+        if lengths.iter().sum::<usize>() == 0 {
+            return Err("input_ids holds no token".into());
+        }
+        if let Some(&longest) = lengths.iter().max().filter(|&&len| len > arch.context) {
+            return Err(format!(
+                "a sequence has {longest} tokens, the model takes {}: cut it",
+                arch.context
+            ));
+        }
+        let ids = flatten(&self.input_ids, arch.vocab, "input_ids", "the vocabulary")?;
+        let mut types = vec![0; ids.len()];
+        if let Some(given) = &self.token_type_ids {
+            same_lengths(given, &lengths, "token_type_ids")?;
+            types = flatten(given, arch.token_types.max(1), "token_type_ids", "the token types")?;
+        }
+        let mut targets = vec![IGNORE; ids.len()];
+        if let Some(labels) = &self.labels {
+            same_lengths(labels, &lengths, "labels")?;
+            targets = labels.concat();
+            let wrong = |&&l: &&i32| l != IGNORE && !(0..arch.vocab as i32).contains(&l);
+            if let Some(label) = targets.iter().find(wrong) {
+                return Err(format!("label {label} is neither -100 nor in the vocabulary"));
+            }
+        }
+        let mut cu_seqlens = vec![0];
+        let mut positions = Vec::new();
+        for &len in &lengths {
+            if arch.causal && len > 0 {
+                // Each row is held to the label of the next; the last has none.
+                let end = positions.len() + len;
+                targets[positions.len()..end].rotate_left(1);
+                targets[end - 1] = IGNORE;
+            }
+            positions.extend(0..len as i32);
+            cu_seqlens.push(positions.len() as i32);
+        }
+        let pairs = match (&self.pair_labels, arch.pair) {
+            (Some(pairs), true) if pairs.len() == lengths.len() => pairs.clone(),
+            (Some(_), true) => return Err("pair_labels is not one a sequence".into()),
+            (Some(_), false) => return Err("pair_labels, but the model has no pair head".into()),
+            (None, pair) => vec![IGNORE; if pair { lengths.len() } else { 0 }],
+        };
+        if let Some(label) = pairs.iter().find(|l| ![0, 1, IGNORE].contains(l)) {
+            return Err(format!("pair label {label} is not 0, 1 or -100"));
+        }
+        Ok(Batch { ids, positions, types, cu_seqlens, rows: None, targets, pairs })
+    }
+}
+
+fn same_lengths<T>(given: &[Vec<T>], lengths: &[usize], name: &str) -> Result<(), String> {
+    let same = given.len() == lengths.len() && given.iter().zip(lengths).all(|(g, l)| g.len() == *l);
+    if same { Ok(()) } else { Err(format!("{name} is not of the shape of input_ids")) }
+}
+
+fn flatten(of: &[Vec<u32>], below: usize, name: &str, what: &str) -> Result<Vec<i32>, String> {
+    match of.iter().flatten().find(|&&id| id as usize >= below) {
+        Some(id) => Err(format!("{name} has {id}, beyond {what} ({below})")),
+        None => Ok(of.concat().into_iter().map(|id| id as i32).collect()),
+    }
+}

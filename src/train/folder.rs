@@ -1,0 +1,123 @@
+//! The run directory: made once, owned by one process at a time, never overwritten by accident.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, ConfigError};
+use crate::telemetry::{metrics, report};
+
+const CONFIG: &str = "config.toml";
+const LOCK: &str = "lock";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// Why a run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "{0} already holds a run: go on with it by --resume, replace it by --force, or name \
+         another with --out"
+    )]
+    Exists(PathBuf),
+    #[error("{0} is not a run directory, so --force will not touch it: name another with --out")]
+    NotARun(PathBuf),
+    #[error("{0} holds no run to resume (no config.toml): leave out --resume")]
+    NothingToResume(PathBuf),
+    #[error("another process is training in {0}: wait for it, or name another with --out")]
+    Busy(PathBuf),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// A run directory, locked while this value lives.
+#[derive(Debug)]
+pub struct RunFolder {
+    pub path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes the directory of a new run and writes its configuration; with `force`, the run that
+    /// is there is removed first.
+    pub fn create(path: &Path, config: &Config, force: bool) -> Result<RunFolder, FolderError> {
+        let is_run = path.join(CONFIG).exists();
+        let is_empty = match fs::read_dir(path) {
+            // A lock alone is what a process that got no further leaves.
+            Ok(entries) => entries.flatten().all(|entry| entry.file_name() == LOCK),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            Err(source) => return Err(FolderError::Io { path: path.to_path_buf(), source }),
+        };
+        match (is_run, is_empty, force) {
+            (true, _, false) => return Err(FolderError::Exists(path.to_path_buf())),
+            (false, false, true) => return Err(FolderError::NotARun(path.to_path_buf())),
+            (false, false, false) => return Err(FolderError::Exists(path.to_path_buf())),
+            _ => {}
+        }
+        let folder = RunFolder::lock(path)?;
+        if is_run {
+            folder.clear()?;
+        }
+        let file = path.join(CONFIG);
+        let io = |source| FolderError::Io { path: file.clone(), source };
+        crate::data::files::write(&file, config.to_toml().as_bytes()).map_err(io)?;
+        Ok(folder)
+    }
+
+    /// Opens the directory of a run that was started, and reads its configuration.
+    pub fn resume(path: &Path) -> Result<(RunFolder, Config), FolderError> {
+        let file = path.join(CONFIG);
+        if !file.exists() {
+            return Err(FolderError::NothingToResume(path.to_path_buf()));
+        }
+        let folder = RunFolder::lock(path)?;
+        let config = Config::read(&file)?;
+        Ok((folder, config))
+    }
+
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join(CHECKPOINTS)
+    }
+
+    /// Where text given to the run is kept as tokens.
+    pub fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    fn lock(path: &Path) -> Result<RunFolder, FolderError> {
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| FolderError::Io { path, source }
+        };
+        fs::create_dir_all(path).map_err(io(path))?;
+        let name = path.join(LOCK);
+        let lock = File::create(&name).map_err(io(&name))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(RunFolder { path: path.to_path_buf(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(FolderError::Busy(path.to_path_buf())),
+            Err(TryLockError::Error(source)) => Err(FolderError::Io { path: name, source }),
+        }
+    }
+
+    /// Removes what a run writes, and nothing else; the configuration last, so that a clearing cut
+    /// short can be done again.
+    fn clear(&self) -> Result<(), FolderError> {
+        let io = |source| FolderError::Io { path: self.path.clone(), source };
+        let gone = |result: io::Result<()>| match result {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io(e)),
+            _ => Ok(()),
+        };
+        gone(fs::remove_dir_all(self.checkpoints()))?;
+        for name in [metrics::FILE, report::FILE] {
+            gone(fs::remove_file(self.path.join(name)))?;
+        }
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_string_lossy().starts_with("events.out.tfevents.") {
+                gone(fs::remove_file(entry.path()))?;
+            }
+        }
+        gone(fs::remove_file(self.path.join(CONFIG)))
+    }
+}

@@ -1,0 +1,133 @@
+//! From a configuration to batches: finds or makes the tokens, and fits the model to them.
+
+use std::path::Path;
+
+use crate::config::{Config, ConfigError};
+use crate::data::formats::GPT2_EOT;
+use crate::data::ingest::{Ingest, IngestError, TokenizerFrom};
+use crate::data::tokenizer::Specials;
+use crate::data::{
+    Batch, Dataset, DatasetError, Facts, Loader, LoaderError, Tokenizer, shipped, sources,
+};
+use crate::hf::SpecialIds;
+use crate::model::arch::{Arch, Family, Positions};
+use crate::model::batch::Capacity;
+
+/// The data of a run, and the model that fits it.
+pub struct Prepared {
+    pub loader: Loader,
+    pub tokenizer: Option<Tokenizer>,
+    pub arch: Arch,
+    pub ids: SpecialIds,
+    /// Held-out batches; none where the data has no held-out part.
+    pub heldout: Vec<Batch>,
+    /// Held-out loss of the unigram model [nats].
+    pub baseline: Option<f64>,
+    /// What the user should hear about the data.
+    pub notes: Vec<String>,
+}
+
+/// Why a run cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error(transparent)]
+    Sources(#[from] sources::SourceError),
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
+}
+
+impl Prepared {
+    /// Opens (or, for text, first makes) the data that `config` names. `folder` is where tokens of
+    /// text are kept.
+    pub fn new(config: &Config, folder: &Path) -> Result<Prepared, PrepareError> {
+        let mut notes = Vec::new();
+        let dataset = dataset(config, folder, &mut notes)?;
+        let tokenizer = dataset.tokenizer.clone();
+        let mut arch = config.arch(tokenizer.as_ref().map(Tokenizer::vocabulary))?;
+        let facts = match &tokenizer {
+            Some(tokenizer) => Facts::from(tokenizer),
+            None => {
+                let known = (arch.vocab as u32 > GPT2_EOT).then_some(GPT2_EOT);
+                Facts::bare(arch.vocab as u32, config.data.end_of_text.or(known))
+            }
+        };
+        let specials = facts.specials;
+        if let (Family::Roberta, Positions::Learned { offset }, Some(pad)) =
+            (arch.family, &mut arch.positions, specials.pad)
+        {
+            // RoBERTa counts positions from one after the padding token's id.
+            *offset = pad as usize + 1;
+        }
+        dataset.verify(arch.vocab as u64)?;
+        let (micro, context) = (config.micro(), config.batch.context);
+        let loader =
+            Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
+        let epoch = loader.epoch();
+        notes.push(epoch.to_string());
+        let heldout = match loader.heldout(config.train.eval_tokens) {
+            Ok(batches) => batches,
+            Err(LoaderError::NoHeldout) => {
+                notes.push("no held-out documents: held-out losses are left out".into());
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let baseline = (!heldout.is_empty()).then(|| loader.unigram_nll(&heldout));
+        Ok(Prepared { loader, tokenizer, arch, ids: ids(&specials), heldout, baseline, notes })
+    }
+
+    /// The most that a micro-batch of these data holds.
+    pub fn capacity(&self, micro: usize) -> Capacity {
+        let sequences = self.loader.sequence_capacity();
+        let firsts = if self.arch.pair { sequences } else { 0 };
+        let rows = (self.loader.row_capacity() + firsts).min(micro + firsts);
+        Capacity { tokens: micro, sequences, rows }
+    }
+}
+
+fn dataset(
+    config: &Config,
+    folder: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Dataset, PrepareError> {
+    let data = &config.data;
+    if let Some(shards) = &data.shards {
+        return Ok(Dataset::open(shards, data.end_of_text)?);
+    }
+    if data.text.is_empty() {
+        let (manifest, made) = shipped::prepare(folder, data.vocabulary, data.heldout)?;
+        let what = if made { "tokenized" } else { "already tokenized" };
+        let documents = manifest.train.documents + manifest.heldout.documents;
+        notes.push(format!("the text that ships with the program, {what}: {documents} documents"));
+    } else if Dataset::open(folder, None).is_err() {
+        let ingest = Ingest {
+            inputs: sources::find(&data.text)?,
+            tokenizer: TokenizerFrom::Train { vocabulary: data.vocabulary },
+            heldout: data.heldout,
+            replace: true,
+            progress: true,
+            ..Ingest::new(folder)
+        };
+        ingest.run()?;
+    }
+    Ok(Dataset::open(folder, None)?)
+}
+
+/// The special tokens as a `config.json` names them.
+fn ids(specials: &Specials) -> SpecialIds {
+    let id = |id: Option<u32>| id.map(|id| id as usize);
+    SpecialIds {
+        bos: id(specials.eot),
+        eos: id(specials.eot),
+        pad: id(specials.pad),
+        cls: id(specials.cls),
+        sep: id(specials.sep),
+        mask: id(specials.mask),
+    }
+}

@@ -1,0 +1,279 @@
+//! The training loop: batches in, steps, held-out losses, checkpoints, and a clean way to stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Instant;
+
+use super::folder::RunFolder;
+use super::prepare::Prepared;
+use super::step::{Outcome, StepKey, Trainer};
+use crate::checkpoint::{self, CheckpointError, Contents, Progress};
+use crate::config::Config;
+use crate::data::Batch;
+use crate::device::Device;
+use crate::device::meter::Meter;
+use crate::hf::FloatType;
+use crate::ops::optimizer::Update;
+use crate::telemetry::metrics::{EvalRecord, NoteRecord, OpTime, OpsRecord, TrainRecord};
+use crate::telemetry::{self, Record, Telemetry};
+
+/// Steps of batches made ahead of the step that runs.
+const AHEAD: usize = 2;
+
+/// Everything that a run needs besides the device.
+pub struct Run<'a> {
+    pub config: &'a Config,
+    pub folder: &'a RunFolder,
+    pub data: &'a Prepared,
+    /// How the device's `Acc` is stored.
+    pub dtype: FloatType,
+    /// Raised by Ctrl-C.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    Done,
+    /// After this step, with a checkpoint taken.
+    Interrupted(u64),
+}
+
+/// What stops a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    #[error(
+        "{count} steps in a row had a loss or gradient that is not finite (the last at step \
+         {step}); nothing was changed by them. Lower schedule.peak, lengthen schedule.warmup, or \
+         set train.clip, and go on from the last checkpoint or start again"
+    )]
+    NotFinite { count: u64, step: u64 },
+}
+
+/// A run in progress.
+pub struct Session<'a, D: Device> {
+    dev: &'a Meter<D>,
+    run: &'a Run<'a>,
+    pub trainer: Trainer<Meter<D>>,
+    progress: Progress,
+    pub telemetry: Telemetry,
+    /// When the step that runs began.
+    since: Instant,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+}
+
+impl<'a, D: Device> Session<'a, D> {
+    /// Starts anew: weights drawn from the seed.
+    pub fn start(
+        dev: &'a Meter<D>,
+        run: &'a Run<'a>,
+        mut trainer: Trainer<Meter<D>>,
+    ) -> Result<Self, RunError> {
+        trainer.initialise(dev, run.config.seed);
+        let telemetry = Telemetry::start(&run.folder.path, run.config.train.steps)?;
+        Ok(Session::of(dev, run, trainer, Progress::default(), telemetry))
+    }
+
+    /// Goes on from the newest whole checkpoint, or anew where a run was stopped before its first.
+    pub fn resume(
+        dev: &'a Meter<D>,
+        run: &'a Run<'a>,
+        mut trainer: Trainer<Meter<D>>,
+    ) -> Result<Self, RunError> {
+        let checkpoints = run.folder.checkpoints();
+        let found = match checkpoint::newest(&checkpoints) {
+            Err(CheckpointError::None(_)) => None,
+            Err(CheckpointError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                None
+            }
+            found => Some(found?),
+        };
+        let Some((dir, progress, passed_over)) = found else {
+            return Session::start(dev, run, trainer);
+        };
+        checkpoint::load(dev, &mut trainer, &dir, &progress)?;
+        let steps = run.config.train.steps;
+        let (telemetry, _) = Telemetry::resume(&run.folder.path, steps, progress.step)?;
+        let mut session = Session::of(dev, run, trainer, progress, telemetry);
+        for what in passed_over {
+            session.note(format!("a checkpoint was passed over: {what}"))?;
+        }
+        session.note(format!("resumed from {}", dir.display()))?;
+        Ok(session)
+    }
+
+    fn of(
+        dev: &'a Meter<D>,
+        run: &'a Run<'a>,
+        trainer: Trainer<Meter<D>>,
+        progress: Progress,
+        telemetry: Telemetry,
+    ) -> Self {
+        let saved = (progress.step > 0).then_some(progress.step);
+        Session { dev, run, trainer, progress, telemetry, since: Instant::now(), saved }
+    }
+
+    /// Whether this run was begun before.
+    pub fn step(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// Takes all steps that are left, or those until `stop` is raised.
+    pub fn train(&mut self) -> Result<End, RunError> {
+        let config = self.run.config;
+        let (first, steps) = (self.progress.step, config.train.steps);
+        if first == 0 && !self.run.data.heldout.is_empty() {
+            self.evaluate()?;
+        }
+        self.dev.reset();
+        let micros = (config.batch.tokens / config.micro()) as u64;
+        let loader = &self.run.data.loader;
+        let end = thread::scope(|scope| {
+            let (sender, receiver) = sync_channel::<Vec<Batch>>(AHEAD);
+            scope.spawn(move || {
+                for step in first..steps {
+                    let of_step = step * micros..(step + 1) * micros;
+                    // The other end hangs up when the run stops early.
+                    if sender.send(of_step.map(|k| loader.batch(k)).collect()).is_err() {
+                        return;
+                    }
+                }
+            });
+            self.since = Instant::now();
+            for batches in receiver {
+                if self.run.stop.load(Ordering::Relaxed) {
+                    return Ok(End::Interrupted(self.progress.step));
+                }
+                self.take_step(&batches)?;
+            }
+            Ok(End::Done)
+        })?;
+        if let End::Interrupted(step) = end {
+            if step > 0 {
+                self.checkpoint()?;
+            }
+            self.note("interrupted".into())?;
+        }
+        self.record_ops(self.progress.step - first)?;
+        Ok(end)
+    }
+
+    /// One step, and all that is due after it.
+    fn take_step(&mut self, batches: &[Batch]) -> Result<(), RunError> {
+        let config = self.run.config;
+        let (step, train) = (self.progress.step, &config.train);
+        let lr = config.schedule.at(step, train.steps);
+        let clip = if train.clip > 0.0 { train.clip } else { f64::INFINITY };
+        let update = Update { rule: config.optimizer, lr, clip };
+        self.trainer.step(self.dev, batches, StepKey { seed: config.seed, step }, &update);
+        let outcome = self.trainer.outcome();
+        self.count(&outcome);
+        self.telemetry.record(&Record::Train(self.train_record(&outcome, lr)))?;
+        if self.progress.skipped_in_a_row > 0 {
+            self.note("loss or gradient not finite: the step changed nothing".into())?;
+            if self.progress.skipped_in_a_row >= train.max_skipped.max(1) {
+                let (count, step) = (self.progress.skipped_in_a_row, self.progress.step);
+                return Err(RunError::NotFinite { count, step });
+            }
+        }
+        let (step, last) = (self.progress.step, self.progress.step == train.steps);
+        let due = |every: u64| every > 0 && step % every == 0;
+        let save = last || due(train.checkpoint_every);
+        if (save || due(train.eval_every)) && !self.run.data.heldout.is_empty() {
+            self.evaluate()?;
+        }
+        if save {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        let skipped = outcome.skipped > self.progress.skipped;
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.applied = outcome.applied;
+        progress.skipped = outcome.skipped;
+        progress.skipped_in_a_row = if skipped { progress.skipped_in_a_row + 1 } else { 0 };
+        progress.tokens += self.run.config.batch.tokens as u64;
+        progress.seconds += self.since.elapsed().as_secs_f64();
+    }
+
+    fn train_record(&mut self, outcome: &Outcome, lr: f64) -> TrainRecord {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        TrainRecord {
+            step: self.progress.step,
+            loss: outcome.loss,
+            pair_loss: outcome.pair.map(|(loss, _)| loss),
+            lr,
+            grad_norm: outcome.norm,
+            tokens: self.progress.tokens,
+            tokens_per_s: self.run.config.batch.tokens as f64 / seconds,
+            seconds: self.progress.seconds,
+            skipped: outcome.skipped,
+        }
+    }
+
+    /// The held-out loss; its time counts as nobody's training time.
+    fn evaluate(&mut self) -> Result<(), RunError> {
+        let outcome = self.trainer.evaluate(self.dev, &self.run.data.heldout);
+        self.progress.heldout = Some(outcome.loss);
+        self.telemetry.record(&Record::Eval(EvalRecord {
+            step: self.progress.step,
+            loss: outcome.loss,
+            accuracy: outcome.accuracy,
+            pair_accuracy: outcome.pair.map(|(_, accuracy)| accuracy),
+            tokens: outcome.labelled,
+        }))?;
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), RunError> {
+        if self.saved == Some(self.progress.step) {
+            return Ok(());
+        }
+        let progress = &mut self.progress;
+        let best = progress.best.map_or(f64::INFINITY, |(_, loss)| loss);
+        if let Some(loss) = progress.heldout.filter(|loss| *loss < best) {
+            progress.best = Some((progress.step, loss));
+        }
+        let contents = Contents {
+            progress,
+            tokenizer: self.run.data.tokenizer.as_ref(),
+            ids: self.run.data.ids,
+            dtype: self.run.dtype,
+        };
+        let keep = self.run.config.train.keep;
+        checkpoint::save(&self.run.folder.checkpoints(), &self.trainer, &contents, keep)?;
+        self.saved = Some(self.progress.step);
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    fn note(&mut self, text: String) -> Result<(), RunError> {
+        let record = Record::Note(NoteRecord { step: self.progress.step, text });
+        Ok(self.telemetry.record(&record)?)
+    }
+
+    fn record_ops(&mut self, steps: u64) -> Result<(), RunError> {
+        let ops = self.dev.report().into_iter().map(|op| OpTime {
+            op: op.op.to_string(),
+            calls: op.calls,
+            seconds: op.seconds,
+            flops: op.flops as u64,
+            bytes: op.bytes as u64,
+        });
+        let record = OpsRecord { step: self.progress.step, steps, ops: ops.collect() };
+        Ok(self.telemetry.record(&Record::Ops(record))?)
+    }
+}
