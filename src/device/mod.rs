@@ -5,6 +5,9 @@
 //! [`meter::Meter`] decorate any device, and [`null::Null`] only counts: what `plan` runs on.
 
 pub mod cpu;
+pub mod lockstep;
+pub mod meter;
+pub mod null;
 
 use crate::ops::activation::ActivationOps;
 use crate::ops::attention::AttentionOps;
@@ -58,6 +61,21 @@ pub trait Buffer {
     }
 }
 
+/// How a type of number is held.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Format {
+    /// Of one element.
+    pub bytes: usize,
+    /// Distance from 1 to the next number.
+    pub epsilon: f64,
+}
+
+impl Format {
+    pub const F64: Format = Format { bytes: 8, epsilon: f64::EPSILON };
+    pub const F32: Format = Format { bytes: 4, epsilon: f32::EPSILON as f64 };
+    pub const BF16: Format = Format { bytes: 2, epsilon: 0.007_812_5 };
+}
+
 /// What a device stores. Precision belongs to the device, not to the op.
 pub trait Memory {
     /// Stored and multiplied: activations, their gradients, weights.
@@ -66,6 +84,9 @@ pub trait Memory {
     type Acc: Buffer<Host = f64>;
     /// Token ids, positions, row numbers.
     type Int: Buffer<Host = i32>;
+
+    fn x_format(&self) -> Format;
+    fn acc_format(&self) -> Format;
 
     /// A tensor of `len` zeros.
     fn x(&self, class: Class, len: usize) -> Self::X;

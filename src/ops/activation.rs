@@ -102,10 +102,10 @@ pub trait ActivationOps: Memory {
     );
 }
 
-/// `streams` tensors of [N, F] cross memory.
-pub fn cost(inner: usize, rows: usize, streams: usize, size: usize) -> Cost {
-    let elements = (rows * inner) as f64;
-    Cost { flops: 10.0 * elements, bytes: elements * (streams * size) as f64 }
+/// `streams` tensors of `len` elements cross memory: 3 for a gate (its input counts twice), 5 for
+/// its backward, 3 for the backward of a plain activation.
+pub fn cost(len: usize, streams: usize, size: usize) -> Cost {
+    Cost { flops: 10.0 * len as f64, bytes: (len * streams * size) as f64 }
 }
 
 impl<E: Element> ActivationOps for Cpu<E> {

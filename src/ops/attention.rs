@@ -86,13 +86,21 @@ pub trait AttentionOps: Memory + Sized {
     );
 }
 
-/// `pairs` as [`Attention::pairs`] summed over sequences; two products forward, five backward.
-pub fn cost(at: &Attention, rows: usize, pairs: usize, backward: bool, size: usize) -> Cost {
+/// `pairs` as [`Attention::pairs`] summed over sequences. Two products forward; five backward, as
+/// the scores are computed again. qkv, o and lse cross memory, and in the backward d_o and dqkv.
+pub fn cost(
+    at: &Attention,
+    rows: usize,
+    pairs: usize,
+    backward: bool,
+    size: usize,
+    acc: usize,
+) -> Cost {
     let products = if backward { 5.0 } else { 2.0 };
     let streams = if backward { 8 } else { 4 };
     Cost {
         flops: products * 2.0 * (pairs * at.width()) as f64,
-        bytes: (streams * rows * at.width() * size) as f64,
+        bytes: (rows * (streams * at.width() * size + at.heads * acc)) as f64,
     }
 }
 

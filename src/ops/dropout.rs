@@ -4,6 +4,7 @@
 //!   y[i] = x[i] / (1 − p) where u(i) ≥ p, else 0;   dx[i] = dy[i] / (1 − p) where u(i) ≥ p, else 0
 //! with u(i) word i % 4 of the Philox block of index i / 4.
 
+use super::Cost;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, for_row_blocks};
 use crate::rng::{Philox, Stream};
@@ -51,6 +52,11 @@ impl Dropout {
 pub trait DropoutOps: Memory {
     /// y [len] = x under the mask: the forward, and the backward too.
     fn dropout(&self, y: &mut Self::X, x: &Self::X, dropout: Dropout, len: usize);
+}
+
+/// One pass over `len` elements; drawing the mask is integer work.
+pub fn cost(len: usize, size: usize) -> Cost {
+    Cost { flops: len as f64, bytes: (2 * len * size) as f64 }
 }
 
 impl<E: Element> DropoutOps for Cpu<E> {

@@ -44,11 +44,16 @@ pub trait EmbedOps: Memory + Sized {
     fn embed_backward(&self, grads: &mut Self::Acc, dy: &Self::X, tokens: Tokens<Self>, at: &Embed);
 }
 
-/// `size` bytes an element of the activations, `table` of the tables.
+/// `size` bytes an element of the activations, `table` of the tables, whose rows cross memory once
+/// however many tokens share them (in the backward: read and written, so `table` is twice `Acc`).
 pub fn cost(at: &Embed, rows: usize, size: usize, table: usize) -> Cost {
-    let tables = 1 + usize::from(at.positions.is_some()) + usize::from(at.types.is_some());
-    let elements = (rows * at.width) as f64;
-    Cost { flops: elements * tables as f64, bytes: elements * (size + tables * table) as f64 }
+    let tables = [Some(at.tokens), at.positions, at.types].into_iter().flatten();
+    let touched: usize = tables.clone().map(|t| t.len.min(rows * at.width)).sum();
+    let elements = rows * at.width;
+    Cost {
+        flops: (elements * tables.count()) as f64,
+        bytes: (elements * size + touched * table) as f64,
+    }
 }
 
 impl<E: Element> EmbedOps for Cpu<E> {

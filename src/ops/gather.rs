@@ -22,9 +22,9 @@ pub trait GatherOps: Memory {
     );
 }
 
-/// `count` rows read and written.
-pub fn cost(width: usize, count: usize, size: usize) -> Cost {
-    Cost { flops: 0.0, bytes: (2 * width * count * size) as f64 }
+/// `count` rows cross memory `streams` times: 2 to gather, 3 to add to what is there.
+pub fn cost(width: usize, count: usize, streams: usize, size: usize) -> Cost {
+    Cost { flops: 0.0, bytes: (streams * width * count * size) as f64 }
 }
 
 impl<E: Element> GatherOps for Cpu<E> {

@@ -78,12 +78,22 @@ pub trait LinearOps: Memory {
     );
 }
 
-/// One product of [rows, n_in] and the weight, and `extra` more tensors of [rows, n_out].
+/// One product with the weight, either way: [rows, n_in], [rows, n_out] and W cross memory, and
+/// `extra` more columns of [rows]: a saved pre-activation, or what is added to.
 pub fn cost(at: &Linear, rows: usize, extra: usize, size: usize) -> Cost {
-    let (i, o, n) = (at.n_in as f64, at.n_out as f64, rows as f64);
+    let (i, o) = (at.n_in, at.n_out);
     Cost {
-        flops: 2.0 * n * i * o,
-        bytes: (n * i + i * o + n * o * (1 + extra) as f64) * size as f64,
+        flops: 2.0 * (rows * i) as f64 * o as f64,
+        bytes: ((rows * (i + o + extra) + i * o) * size) as f64,
+    }
+}
+
+/// The product of the weight's gradient, which is read and written as `acc` bytes an element.
+pub fn cost_dw(at: &Linear, rows: usize, size: usize, acc: usize) -> Cost {
+    let (i, o) = (at.n_in, at.n_out);
+    Cost {
+        flops: 2.0 * (rows * i) as f64 * o as f64,
+        bytes: (rows * (i + o) * size + 2 * i * o * acc) as f64,
     }
 }
 

@@ -47,14 +47,15 @@ pub trait LossOps: Memory + Sized {
     );
 }
 
-/// Three products when training, one otherwise; logits cross memory about four times.
-pub fn cost(at: &Linear, rows: usize, training: bool, size: usize) -> Cost {
-    let products = if training { 3.0 } else { 1.0 };
-    let (i, o, n) = (at.n_in as f64, at.n_out as f64, rows as f64);
-    let logits = if training { 4.0 } else { 2.0 } * n * o;
+/// Three products when training, one otherwise. Logits are written and read, and when training
+/// overwritten and read by two more products; x is read by two products and dx written, W read by
+/// two, and dW read and written once, as though one chunk held all rows.
+pub fn cost(at: &Linear, rows: usize, training: bool, size: usize, acc: usize) -> Cost {
+    let (products, logits, x, w, dw) = if training { (3, 5, 3, 2, 2) } else { (1, 2, 1, 1, 0) };
+    let (i, o) = (at.n_in, at.n_out);
     Cost {
-        flops: products * 2.0 * n * i * o + 5.0 * n * o,
-        bytes: (products * (n * i + i * o) + logits) * size as f64,
+        flops: (products * 2 * i + 5) as f64 * (rows * o) as f64,
+        bytes: ((rows * (logits * o + x * i) + w * i * o) * size + dw * i * o * acc) as f64,
     }
 }
 

@@ -30,6 +30,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// The first `len` elements.
+    pub fn first(len: usize) -> Span {
+        Span { start: 0, len }
+    }
+
     pub fn range(self) -> Range<usize> {
         self.start..self.start + self.len
     }

@@ -94,10 +94,13 @@ pub trait NormOps: Memory {
         Self: Sized;
 }
 
-/// `streams` activations of [N, C] cross memory, each `size` bytes an element.
-pub fn cost(at: &Norm, rows: usize, streams: usize, size: usize) -> Cost {
-    let elements = (rows * at.width) as f64;
-    Cost { flops: 8.0 * elements, bytes: elements * (streams * size) as f64 }
+/// `streams` activations of [N, C] cross memory, each `size` bytes an element, and the statistics.
+pub fn cost(at: &Norm, rows: usize, streams: usize, size: usize, acc: usize) -> Cost {
+    let elements = rows * at.width;
+    Cost {
+        flops: 8.0 * elements as f64,
+        bytes: (elements * streams * size + 2 * rows * acc) as f64,
+    }
 }
 
 impl<E: Element> NormOps for Cpu<E> {

@@ -118,9 +118,10 @@ pub trait OptimizerOps: Memory + Sized {
     fn store(&self, params: &mut Self::X, master: &Self::Acc);
 }
 
-/// Gradient, master and both moments read, all but the gradient and the stored copy written.
-pub fn cost(len: usize, size: usize, acc: usize) -> Cost {
-    Cost { flops: 14.0 * len as f64, bytes: (len * (7 * acc + size)) as f64 }
+/// Gradient, master and the rule's moments read, all but the gradient and the stored copy written.
+pub fn cost(rule: &Rule, len: usize, size: usize, acc: usize) -> Cost {
+    let moments = if matches!(rule, Rule::Sgd { .. }) { 1 } else { 2 };
+    Cost { flops: 14.0 * len as f64, bytes: (len * ((3 + 2 * moments) * acc + size)) as f64 }
 }
 
 impl<E: Element> OptimizerOps for Cpu<E> {

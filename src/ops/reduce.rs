@@ -23,7 +23,7 @@ pub trait ReduceOps: Memory {
     fn judge(&self, control: &mut Self::Acc, grads: &Self::Acc, sums: &Self::Acc);
 }
 
-/// One pass over `len` elements.
+/// One pass over `len` elements, each of `size` bytes.
 pub fn cost(len: usize, size: usize) -> Cost {
     Cost { flops: 2.0 * len as f64, bytes: (len * size) as f64 }
 }

@@ -12,6 +12,7 @@ use bytemuck::Pod;
 use half::bf16;
 
 use super::HostElement;
+use crate::device::Format;
 
 /// A type to compute in.
 pub trait Float:
@@ -32,6 +33,7 @@ pub trait Float:
     const ZERO: Self;
     const ONE: Self;
     const NEG_INFINITY: Self;
+    const FORMAT: Format;
 
     fn of(value: f64) -> Self;
     fn to_f64(self) -> f64;
@@ -53,6 +55,7 @@ impl Float for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;
+    const FORMAT: Format = Format::F64;
 
     #[inline(always)]
     fn of(value: f64) -> f64 {
@@ -100,6 +103,7 @@ impl Float for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
+    const FORMAT: Format = Format::F32;
 
     #[inline(always)]
     fn of(value: f64) -> f32 {
@@ -213,8 +217,7 @@ pub trait Element: Pod + Send + Sync + HostElement<Host = f64> {
     /// The type its sums are held in.
     type Acc: Float;
     const NAME: &'static str;
-    /// Distance from 1 to the next number.
-    const EPSILON: f64;
+    const FORMAT: Format;
 
     fn wide(self) -> Self::Acc;
     /// To nearest, ties to even.
@@ -245,7 +248,7 @@ macro_rules! computed_as_stored {
         impl Element for $float {
             type Acc = $float;
             const NAME: &'static str = $name;
-            const EPSILON: f64 = <$float>::EPSILON as f64;
+            const FORMAT: Format = <$float as Float>::FORMAT;
 
             #[inline(always)]
             fn wide(self) -> $float {
@@ -288,7 +291,7 @@ impl HostElement for bf16 {
 impl Element for bf16 {
     type Acc = f32;
     const NAME: &'static str = "bf16";
-    const EPSILON: f64 = 0.007_812_5;
+    const FORMAT: Format = Format::BF16;
 
     #[inline(always)]
     fn wide(self) -> f32 {

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use crate::device::{Buffer, Class, Memory};
+use crate::device::{Buffer, Class, Format, Memory};
 pub use float::{Element, Float};
 
 /// The CPU, storing `E`.
@@ -28,6 +28,14 @@ impl<E: Element> Memory for Cpu<E> {
     type X = Vec<E>;
     type Acc = Vec<E::Acc>;
     type Int = Vec<i32>;
+
+    fn x_format(&self) -> Format {
+        E::FORMAT
+    }
+
+    fn acc_format(&self) -> Format {
+        E::Acc::FORMAT
+    }
 
     fn x(&self, _: Class, len: usize) -> Vec<E> {
         bytemuck::zeroed_vec(len)
