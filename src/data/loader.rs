@@ -5,8 +5,8 @@
 //! length, so that the stream's arithmetic holds:
 //!
 //! ```text
-//! order   [CLS] A [SEP] B [SEP]  or with probability ½  [CLS] B [SEP] A [SEP]     label 1: swapped
-//! next    [CLS] A [SEP] B [SEP]  or with probability ½  B replaced by as many     label 1: replaced
+//! order   [CLS] A [SEP] B [SEP]  or with probability ½  [CLS] B [SEP] A [SEP]   label 1: swapped
+//! next    [CLS] A [SEP] B [SEP]  or with probability ½  B replaced by as many   label 1: replaced
 //!                                tokens of another document
 //! ```
 //!
@@ -166,10 +166,9 @@ impl Loader {
     ) -> Result<Self, LoaderError> {
         let frame = frame(&facts.specials, objective)?;
         check_shape(frame, tokens, context)?;
-        if let Some(shards) = dataset.shards().filter_map(|shard| shard.vocabulary()).max() {
-            if shards > u64::from(facts.vocabulary) {
-                return Err(LoaderError::Vocabulary { shards, tokenizer: facts.vocabulary });
-            }
+        let shards = dataset.shards().filter_map(|shard| shard.vocabulary()).max().unwrap_or(0);
+        if shards > u64::from(facts.vocabulary) {
+            return Err(LoaderError::Vocabulary { shards, tokenizer: facts.vocabulary });
         }
         let (masking, pair) = match objective {
             Objective::Causal => (None, None),

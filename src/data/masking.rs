@@ -16,8 +16,8 @@
 //! that the rate.
 //!
 //! A selected token keeps its id if u(w₁) < keep, becomes id ⌊w₂·V/2^32⌋ if u(w₁) < keep + random
-//! (any id of the vocabulary, as in BERT), and `[MASK]` otherwise; each token by itself, also within
-//! words and spans. Special tokens are never selected.
+//! (any id of the vocabulary, as in BERT), and `[MASK]` otherwise; each token by itself, also
+//! within words and spans. Special tokens are never selected.
 
 use crate::rng::{Philox, Stream, below, chance, uniform};
 
