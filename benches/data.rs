@@ -1,12 +1,12 @@
-//! How fast the data side is, on one thread unless a line says otherwise.
+//! How fast the data side is, on one thread (`RAYON_NUM_THREADS=1`).
 //!
 //! ```text
 //! batch/*      whole micro-batches of 16,384 tokens over the shipped text, by objective; the
 //!              context is the demo's 64 tokens and a usual 1,024
-//! encode/*     text to ids: all of it new to the cache, and again with the cache warm
-//! train        a vocabulary of 2,048 from the shipped text (6.2 MB)
-//! verify       checksum and range of every token of a shard of 64 MiB
-//! philox       blocks of four words
+//! encode/*     text to ids: all of it new to the cache, again with the cache warm, and without it
+//! encode/train a vocabulary of 2,048 from the shipped text (6.2 MB)
+//! shard/verify checksum and range of every token of a shard of 64 MiB
+//! rng/philox   blocks of four words
 //! ```
 //!
 //! `batch/*` must not be what a trainer waits for: at 6 operations a parameter and token, a chip of
@@ -77,10 +77,17 @@ fn tokenizer(c: &mut Criterion) {
     group.bench_function("new", |b| {
         b.iter_batched(fresh, |tokenizer| encode(&tokenizer), BatchSize::PerIteration)
     });
+    // The library's own way, text by text: what `words` is measured against.
+    let library = fresh();
+    group.bench_function("library", |b| {
+        b.iter(|| {
+            texts.iter().map(|text| library.encode(text).expect("encodes").len()).sum::<usize>()
+        })
+    });
     let warm = fresh();
     encode(&warm);
     group.bench_function("warm", |b| b.iter(|| encode(&warm)));
-    group.bench_function("train (all threads)", |b| {
+    group.bench_function("train", |b| {
         b.iter(|| Tokenizer::train(texts.iter(), 2048).expect("training"))
     });
     group.finish();

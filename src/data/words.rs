@@ -1,7 +1,7 @@
 //! Encoding text word by word, each distinct word once.
 //!
-//! Text repeats its words, and the library works each one out anew, at 1.5 MB/s a core. Remembering
-//! them makes that 4.5 MB/s over the first megabytes and 29 MB/s once the words are known
+//! Text repeats its words, and the library works each one out anew. Remembering them is six times
+//! as fast over the first megabytes, and over twenty times once the words are known
 //! (`benches/results/data.md`).
 //!
 //! A chunk is a run of white space with the run of anything else that follows it. GPT-2's pattern
