@@ -90,10 +90,8 @@ impl Facts {
     /// For token files with no tokenizer beside them: a vocabulary and, where the files have one,
     /// the token that ends a text. Serves the causal objective only.
     pub fn bare(vocabulary: u32, eot: Option<u32>) -> Self {
-        let mut special = vec![false; vocabulary as usize];
-        if let Some(flag) = eot.and_then(|id| special.get_mut(id as usize)) {
-            *flag = true;
-        }
+        let eot = eot.filter(|&id| id < vocabulary);
+        let special = (0..vocabulary).map(|id| Some(id) == eot).collect();
         Facts {
             vocabulary,
             specials: Specials { eot, ..Specials::default() },
