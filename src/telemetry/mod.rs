@@ -6,7 +6,7 @@
 //!
 //! Units throughout: losses in nats a token, times in seconds, `flops` counts operations.
 
-mod format;
+pub mod format;
 pub mod metrics;
 pub mod progress;
 pub mod report;

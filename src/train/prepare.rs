@@ -47,8 +47,8 @@ impl Prepared {
     /// text are kept.
     pub fn new(config: &Config, folder: &Path) -> Result<Prepared, PrepareError> {
         let mut notes = Vec::new();
-        let dataset = dataset(config, folder, &mut notes)?;
-        let tokenizer = dataset.tokenizer.clone();
+        let mut dataset = dataset(config, folder, &mut notes)?;
+        let tokenizer = dataset.tokenizer.take();
         let mut arch = config.arch(tokenizer.as_ref().map(Tokenizer::vocabulary))?;
         let facts = match &tokenizer {
             Some(tokenizer) => Facts::from(tokenizer),

@@ -136,7 +136,7 @@ impl<'a, D: Device> Session<'a, D> {
         self.dev.reset();
         let micros = (config.batch.tokens / config.micro()) as u64;
         let loader = &self.run.data.loader;
-        let end = thread::scope(|scope| {
+        let end = thread::scope(|scope| -> Result<End, RunError> {
             let (sender, receiver) = sync_channel::<Vec<Batch>>(AHEAD);
             scope.spawn(move || {
                 for step in first..steps {
@@ -176,7 +176,8 @@ impl<'a, D: Device> Session<'a, D> {
         self.trainer.step(self.dev, batches, StepKey { seed: config.seed, step }, &update);
         let outcome = self.trainer.outcome();
         self.count(&outcome);
-        self.telemetry.record(&Record::Train(self.train_record(&outcome, lr)))?;
+        let record = self.train_record(&outcome, lr);
+        self.telemetry.record(&Record::Train(record))?;
         if self.progress.skipped_in_a_row > 0 {
             self.note("loss or gradient not finite: the step changed nothing".into())?;
             if self.progress.skipped_in_a_row >= train.max_skipped.max(1) {
