@@ -13,6 +13,7 @@ pub mod model;
 
 pub mod checkpoint;
 pub mod hf;
+pub mod plan;
 pub mod train;
 
 pub mod predict;

@@ -9,6 +9,8 @@ pub mod lockstep;
 pub mod meter;
 pub mod null;
 
+use serde::Serialize;
+
 use crate::ops::activation::ActivationOps;
 use crate::ops::attention::AttentionOps;
 use crate::ops::dropout::DropoutOps;
@@ -22,7 +24,8 @@ use crate::ops::reduce::ReduceOps;
 use crate::ops::rope::RopeOps;
 
 /// What memory is for; the plan counts bytes by class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// The stored copy that products read.
     Weights,

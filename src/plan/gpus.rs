@@ -1,0 +1,63 @@
+//! What named GPUs can do, to plan for without having one.
+//!
+//! Peaks are dense bf16 products with f32 sums, as NVIDIA's data sheets give them (halved where
+//! the sheet counts 2:4 sparsity). A real product reaches 70–90% of such a peak, so a floor from
+//! peaks is a bound, not a forecast; where ceilings were measured, they are used instead.
+
+use serde::Serialize;
+
+/// One GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Gpu {
+    pub name: &'static str,
+    /// [bytes]
+    pub memory: f64,
+    /// Dense bf16 products by the data sheet [FLOP/s]: what MFU is a share of.
+    pub peak: f64,
+    /// What floors divide by [FLOP/s]: measured, or else the peak.
+    pub flops: f64,
+    /// What floors divide by [bytes/s], read and written together.
+    pub bandwidth: f64,
+    /// Whether `flops` and `bandwidth` were measured.
+    pub measured: bool,
+    pub source: &'static str,
+}
+
+/// A GPU by its data sheet: memory [GB], peak [TFLOP/s], bandwidth [TB/s].
+const fn sheet(
+    name: &'static str,
+    memory: f64,
+    peak: f64,
+    bandwidth: f64,
+    source: &'static str,
+) -> Gpu {
+    let peak = peak * 1e12;
+    let (memory, bandwidth) = (memory * 1e9, bandwidth * 1e12);
+    Gpu { name, memory, peak, flops: peak, bandwidth, measured: false, source }
+}
+
+/// The GPUs that `plan` knows.
+pub const GPUS: [Gpu; 12] = [
+    Gpu {
+        flops: 790e12,
+        bandwidth: 4.3e12,
+        measured: true,
+        ..sheet("H200", 141.0, 989.0, 4.8, "measured: bf16 products on random data, copies")
+    },
+    sheet("H100", 80.0, 989.0, 3.35, "H100 data sheet, SXM5"),
+    sheet("A100-80GB", 80.0, 312.0, 2.039, "A100 data sheet, SXM4 80 GB"),
+    sheet("RTX4090", 24.0, 165.2, 1.008, "Ada architecture white paper"),
+    sheet("B200", 180.0, 2250.0, 8.0, "DGX B200 data sheet, an eighth"),
+    sheet("H100-PCIe", 80.0, 756.0, 2.0, "H100 data sheet, PCIe"),
+    sheet("A100-40GB", 40.0, 312.0, 1.555, "A100 data sheet, SXM4 40 GB"),
+    sheet("L40S", 48.0, 362.0, 0.864, "L40S data sheet"),
+    sheet("L4", 24.0, 121.0, 0.3, "L4 data sheet"),
+    sheet("A10", 24.0, 125.0, 0.6, "A10 data sheet"),
+    sheet("A40", 48.0, 149.7, 0.696, "A40 data sheet"),
+    sheet("RTX3090", 24.0, 71.0, 0.936, "GA102 architecture white paper"),
+];
+
+/// The GPU of this name, in any case.
+pub fn gpu(name: &str) -> Option<&'static Gpu> {
+    GPUS.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name))
+}
