@@ -75,6 +75,11 @@ pub enum CheckpointError {
     File(#[from] SafeError),
     #[error("{0} holds no checkpoint to resume from: start again with --force")]
     None(PathBuf),
+    #[error(
+        "none of the checkpoints in {path} is whole (the newest: {why}): put a copy of one there, \
+         or start again with --force"
+    )]
+    AllDamaged { path: PathBuf, why: String },
     #[error("{path} is not a checkpoint's state ({why}): resume from another, or start again")]
     State { path: PathBuf, why: String },
     #[error("{path} is of version {found}, this program reads up to {VERSION}: update it")]
@@ -131,12 +136,18 @@ pub fn save<D: Device>(
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
-    point(checkpoints, "last", step)?;
-    if let Some((best, _)) = contents.progress.best {
+    settle(checkpoints, contents.progress, keep)?;
+    Ok(target)
+}
+
+/// Points `last` and `best` at the checkpoints that `progress` says, and removes the old ones. A
+/// save ends so; a resumed run begins so, as its last save may have been killed before its end.
+pub fn settle(checkpoints: &Path, progress: &Progress, keep: usize) -> Result<(), CheckpointError> {
+    point(checkpoints, "last", progress.step)?;
+    if let Some((best, _)) = progress.best {
         point(checkpoints, "best", best)?;
     }
-    prune(checkpoints, contents.progress.best.map(|(step, _)| step), keep)?;
-    Ok(target)
+    prune(checkpoints, progress, keep)
 }
 
 fn write_files<D: Device>(
@@ -196,11 +207,19 @@ pub fn newest(checkpoints: &Path) -> Result<(PathBuf, Progress, Vec<String>), Ch
     let mut passed_over = Vec::new();
     for (_, dir) in steps(checkpoints)?.into_iter().rev() {
         match verify(&dir) {
-            Ok(progress) => return Ok((dir, progress, passed_over)),
+            Ok(mut progress) => {
+                // A later best, now passed over, may have had this one's best removed.
+                progress.best.take_if(|(best, _)| !folder(checkpoints, *best).exists());
+                return Ok((dir, progress, passed_over));
+            }
             Err(error) => passed_over.push(error.to_string()),
         }
     }
-    Err(CheckpointError::None(checkpoints.to_path_buf()))
+    let path = checkpoints.to_path_buf();
+    match passed_over.into_iter().next() {
+        Some(why) => Err(CheckpointError::AllDamaged { path, why }),
+        None => Err(CheckpointError::None(path)),
+    }
 }
 
 /// Reads a checkpoint's state and holds every file to its digest.
@@ -284,11 +303,14 @@ fn steps(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     Ok(found)
 }
 
-fn prune(checkpoints: &Path, best: Option<u64>, keep: usize) -> Result<(), CheckpointError> {
-    let steps = steps(checkpoints)?;
+/// Removes all but the newest `keep` and the best. Later ones than `progress` were passed over as
+/// damaged: they count for nothing, and are replaced when their step is taken again.
+fn prune(checkpoints: &Path, progress: &Progress, keep: usize) -> Result<(), CheckpointError> {
+    let mut steps = steps(checkpoints)?;
+    steps.retain(|(step, _)| *step <= progress.step);
     let old = steps.len().saturating_sub(keep.max(1));
     for (step, dir) in &steps[..old] {
-        if Some(*step) != best {
+        if progress.best.is_none_or(|(best, _)| *step != best) {
             remove(dir)?;
         }
     }

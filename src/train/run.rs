@@ -49,8 +49,9 @@ pub enum RunError {
     Telemetry(#[from] telemetry::Error),
     #[error(
         "{count} steps in a row had a loss or gradient that is not finite (the last at step \
-         {step}); nothing was changed by them. Lower schedule.peak, lengthen schedule.warmup, or \
-         set train.clip, and go on from the last checkpoint or start again"
+         {step}); nothing was changed by them. In the run's config.toml lower schedule.peak, \
+         lengthen schedule.warmup or set train.clip, then go on from the last checkpoint with \
+         --resume; or start again"
     )]
     NotFinite { count: u64, step: u64 },
 }
@@ -100,6 +101,7 @@ impl<'a, D: Device> Session<'a, D> {
             return Session::start(dev, run, trainer);
         };
         checkpoint::load(dev, &mut trainer, &dir, &progress)?;
+        checkpoint::settle(&checkpoints, &progress, run.config.train.keep)?;
         let steps = run.config.train.steps;
         let (telemetry, _) = Telemetry::resume(&run.folder.path, steps, progress.step)?;
         let mut session = Session::of(dev, run, trainer, progress, telemetry);
@@ -206,6 +208,7 @@ impl<'a, D: Device> Session<'a, D> {
         progress.skipped_in_a_row = if skipped { progress.skipped_in_a_row + 1 } else { 0 };
         progress.tokens += self.run.config.batch.tokens as u64;
         progress.seconds += self.since.elapsed().as_secs_f64();
+        progress.heldout = None;
     }
 
     fn train_record(&mut self, outcome: &Outcome, lr: f64) -> TrainRecord {
