@@ -5,23 +5,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, ConfigError};
+use crate::data::dataset::MANIFEST;
 use crate::telemetry::{metrics, report};
 
 const CONFIG: &str = "config.toml";
+const UNFINISHED: &str = "config.toml.partial";
 const LOCK: &str = "lock";
 const CHECKPOINTS: &str = "checkpoints";
 
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be used: {source}; name another run directory with --out")]
     Io { path: PathBuf, source: io::Error },
     #[error(
         "{0} already holds a run: go on with it by --resume, replace it by --force, or name \
          another with --out"
     )]
     Exists(PathBuf),
-    #[error("{0} is not a run directory, so --force will not touch it: name another with --out")]
+    #[error(
+        "{0} holds files but no run, so it is not touched, not by --force: name another with --out"
+    )]
     NotARun(PathBuf),
     #[error("{0} holds no run to resume (no config.toml): leave out --resume")]
     NothingToResume(PathBuf),
@@ -39,30 +43,45 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the directory of a new run and writes its configuration; with `force`, the run that
-    /// is there is removed first.
+    /// Makes the directory of a new run, with its configuration. With `force` a run that is there
+    /// makes way, but not before [`RunFolder::begin`].
     pub fn create(path: &Path, config: &Config, force: bool) -> Result<RunFolder, FolderError> {
         let is_run = path.join(CONFIG).exists();
+        // Before its first record a run has nothing to lose, and a second try needs no flag.
+        let begun = [metrics::FILE, CHECKPOINTS].iter().any(|name| path.join(name).exists());
         let is_empty = match fs::read_dir(path) {
-            // A lock alone is what a process that got no further leaves.
-            Ok(entries) => entries.flatten().all(|entry| entry.file_name() == LOCK),
+            // What a process leaves that was killed before it wrote the configuration.
+            Ok(entries) => entries
+                .flatten()
+                .all(|entry| entry.file_name() == LOCK || entry.file_name() == UNFINISHED),
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
             Err(source) => return Err(FolderError::Io { path: path.to_path_buf(), source }),
         };
-        match (is_run, is_empty, force) {
-            (true, _, false) => return Err(FolderError::Exists(path.to_path_buf())),
-            (false, false, true) => return Err(FolderError::NotARun(path.to_path_buf())),
-            (false, false, false) => return Err(FolderError::Exists(path.to_path_buf())),
-            _ => {}
+        if is_run && begun && !force {
+            return Err(FolderError::Exists(path.to_path_buf()));
+        }
+        if !is_run && !is_empty {
+            return Err(FolderError::NotARun(path.to_path_buf()));
         }
         let folder = RunFolder::lock(path)?;
-        if is_run {
-            folder.clear()?;
+        if !is_run {
+            folder.write(config)?;
+        } else if !config.data.text.is_empty() {
+            folder.forget_text()?;
         }
-        let file = path.join(CONFIG);
-        let io = |source| FolderError::Io { path: file.clone(), source };
-        crate::data::files::write(&file, config.to_toml().as_bytes()).map_err(io)?;
         Ok(folder)
+    }
+
+    /// Takes the directory over for a run that is sure to start: what an earlier one left goes.
+    pub fn begin(&self, config: &Config) -> Result<(), FolderError> {
+        self.clear()?;
+        self.write(config)
+    }
+
+    fn write(&self, config: &Config) -> Result<(), FolderError> {
+        let path = self.path.join(CONFIG);
+        let io = |source| FolderError::Io { path: path.clone(), source };
+        crate::data::files::write(&path, config.to_toml().as_bytes()).map_err(io)
     }
 
     /// Opens the directory of a run that was started, and reads its configuration.
@@ -97,6 +116,18 @@ impl RunFolder {
             Ok(()) => Ok(RunFolder { path: path.to_path_buf(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Busy(path.to_path_buf())),
             Err(TryLockError::Error(source)) => Err(FolderError::Io { path: name, source }),
+        }
+    }
+
+    /// Has the tokens of an earlier run's text made again: this run's text may be another. (The
+    /// text that ships with the program knows its own tokens.)
+    fn forget_text(&self) -> Result<(), FolderError> {
+        let path = self.data().join(MANIFEST);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(FolderError::Io { path, source })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::config::{Config, ConfigError};
 use crate::data::formats::GPT2_EOT;
 use crate::data::ingest::{Ingest, IngestError, TokenizerFrom};
 use crate::data::tokenizer::Specials;
 use crate::data::{
-    Batch, Dataset, DatasetError, Facts, Loader, LoaderError, Tokenizer, shipped, sources,
+    Batch, Dataset, DatasetError, Facts, Loader, LoaderError, Manifest, Tokenizer, shipped, sources,
 };
 use crate::hf::SpecialIds;
 use crate::model::arch::{Arch, Family, Positions};
@@ -104,12 +106,19 @@ fn dataset(
         let what = if made { "tokenized" } else { "already tokenized" };
         let documents = manifest.train.documents + manifest.heldout.documents;
         notes.push(format!("the text that ships with the program, {what}: {documents} documents"));
-    } else if Dataset::open(folder, None).is_err() {
+        return Ok(Dataset::open(folder, None)?);
+    }
+    // The settings that the tokens there were made with.
+    let settings = toml::to_string(data).expect("a configuration serialises");
+    let recipe = Some(format!("{:016x}", xxh3_64(settings.as_bytes())));
+    let made = Manifest::read(folder).is_ok_and(|manifest| manifest.recipe == recipe);
+    if !made || Dataset::open(folder, None).is_err() {
         let ingest = Ingest {
             inputs: sources::find(&data.text)?,
             tokenizer: TokenizerFrom::Train { vocabulary: data.vocabulary },
             heldout: data.heldout,
             replace: true,
+            recipe,
             progress: true,
             ..Ingest::new(folder)
         };
