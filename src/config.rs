@@ -6,10 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::Objective;
+use crate::hf::FloatType;
 use crate::model::arch::{Arch, ArchError, Family};
 use crate::model::families::{PRESETS, preset};
 use crate::ops::optimizer::Rule;
@@ -22,6 +24,9 @@ pub struct Config {
     /// Key of every random draw: weights, order, masks, dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// What activations and weights are stored as.
+    #[serde(default)]
+    pub dtype: Dtype,
     #[serde(default)]
     pub data: DataConfig,
     #[serde(default)]
@@ -35,6 +40,25 @@ pub struct Config {
     pub objective: Objective,
     /// `preset`, and any switches of [`Arch`] that differ from it.
     pub model: Table,
+}
+
+/// What a device stores activations and weights as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Sums in f64 too: the reference
+    F64,
+    #[default]
+    F32,
+    /// Sums in f32
+    Bf16,
+}
+
+impl Dtype {
+    /// How sums, and so master weights, are stored.
+    pub fn of_sums(self) -> FloatType {
+        if self == Dtype::F64 { FloatType::F64 } else { FloatType::F32 }
+    }
 }
 
 /// Where the tokens come from: `shards`, else `text`, else the text that ships with the program.
@@ -122,6 +146,9 @@ impl Default for TrainConfig {
     }
 }
 
+/// The most tokens a step: beyond it indices would not fit their 32 bits with room to spare.
+const MOST_TOKENS: usize = 1 << 28;
+
 fn default_seed() -> u64 {
     1
 }
@@ -137,6 +164,8 @@ pub enum ConfigError {
     NotAnAssignment(String),
     #[error("--set {key}: `{at}` is a value, not a table with keys of its own")]
     NotATable { key: String, at: String },
+    #[error("`{0}` is a value, where a table is needed: write e.g. --set {0}.{1}")]
+    NeedsTable(&'static str, &'static str),
     #[error("the configuration does not fit together: {0}")]
     Shape(String),
     #[error("there is no preset `{0}`; the presets are {1}")]
@@ -155,7 +184,10 @@ pub enum ConfigError {
          --set model.context={context}"
     )]
     Context { context: usize, longest: usize },
-    #[error("batch.micro {micro} must divide batch.tokens {tokens}")]
+    #[error(
+        "batch.micro {micro} must divide batch.tokens {tokens}: choose another, or 0 for one pass \
+         a step"
+    )]
     Micro { micro: usize, tokens: usize },
     #[error("{key} is {value}: it must be {must}")]
     Range { key: &'static str, value: f64, must: &'static str },
@@ -175,7 +207,9 @@ pub struct Overrides {
 impl Config {
     /// Reads a resolved configuration, as a run directory keeps it.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        parse(read_table(path)?)
+        let config = parse(read_table(path)?)?;
+        config.check()?;
+        Ok(config)
     }
 
     /// Defaults, then the recipe, then flags.
@@ -188,12 +222,12 @@ impl Config {
             set(&mut table, assignment)?;
         }
         if let Some(preset) = &overrides.preset {
-            subtable(&mut table, "model").insert("preset".into(), preset.as_str().into());
+            subtable(&mut table, "model")?.insert("preset".into(), preset.as_str().into());
         }
         if let Some(kind) = &overrides.objective {
-            subtable(&mut table, "objective").insert("kind".into(), kind.as_str().into());
+            subtable(&mut table, "objective")?.insert("kind".into(), kind.as_str().into());
         }
-        complete(&mut table);
+        complete(&mut table)?;
         let config = parse(table)?;
         config.check()?;
         Ok(config)
@@ -237,6 +271,8 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let (micro, tokens) = (self.micro(), self.batch.tokens);
+        let possible = (1..=MOST_TOKENS).contains(&tokens);
+        range("batch.tokens", tokens as f64, possible, "1 to 2^28")?;
         if micro == 0 || tokens % micro != 0 {
             return Err(ConfigError::Micro { micro, tokens });
         }
@@ -248,7 +284,22 @@ impl Config {
         share("schedule.floor", self.schedule.floor)?;
         share("schedule.decay", self.schedule.decay)?;
         sane("train.decay", self.train.decay)?;
-        sane("train.clip", self.train.clip)
+        sane("train.clip", self.train.clip)?;
+        let below_one =
+            |key, value: f64| range(key, value, (0.0..1.0).contains(&value), "0 or more, below 1");
+        match self.optimizer {
+            Rule::AdamW { beta1, beta2, eps } => {
+                below_one("optimizer.beta1", beta1)?;
+                below_one("optimizer.beta2", beta2)?;
+                positive("optimizer.eps", eps)
+            }
+            Rule::Sgd { momentum, .. } => below_one("optimizer.momentum", momentum),
+            Rule::RmsProp { alpha, eps, momentum } => {
+                below_one("optimizer.alpha", alpha)?;
+                below_one("optimizer.momentum", momentum)?;
+                positive("optimizer.eps", eps)
+            }
+        }
     }
 
     fn check_model(&self, arch: &Arch) -> Result<(), ConfigError> {
@@ -274,7 +325,7 @@ fn range(key: &'static str, value: f64, good: bool, must: &'static str) -> Resul
 }
 
 /// Objective and preset each follow from the other where only one is given.
-fn complete(table: &mut Table) {
+fn complete(table: &mut Table) -> Result<(), ConfigError> {
     let named = |table: &Table, outer: &str, inner: &str| {
         Some(table.get(outer)?.get(inner)?.as_str()?.to_string())
     };
@@ -285,8 +336,9 @@ fn complete(table: &mut Table) {
     };
     let kind = if causal { "causal" } else { "masked" };
     let model = if causal { "gpt2-tiny" } else { "modernbert-tiny" };
-    subtable(table, "objective").entry("kind").or_insert(kind.into());
-    subtable(table, "model").entry("preset").or_insert(model.into());
+    subtable(table, "objective")?.entry("kind").or_insert(kind.into());
+    subtable(table, "model")?.entry("preset").or_insert(model.into());
+    Ok(())
 }
 
 /// `base` with some switches changed.
@@ -340,12 +392,11 @@ fn parse(table: Table) -> Result<Config, ConfigError> {
     table.try_into().map_err(|e: toml::de::Error| ConfigError::Shape(e.to_string()))
 }
 
-fn subtable<'a>(table: &'a mut Table, key: &str) -> &'a mut Table {
+/// The table `model` or `objective`, made where it is not there.
+fn subtable<'a>(table: &'a mut Table, key: &'static str) -> Result<&'a mut Table, ConfigError> {
+    let example = if key == "model" { "preset=bert-tiny" } else { "kind=causal" };
     let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
-    if !entry.is_table() {
-        *entry = Value::Table(Table::new());
-    }
-    entry.as_table_mut().expect("made a table above")
+    entry.as_table_mut().ok_or(ConfigError::NeedsTable(key, example))
 }
 
 /// `a.b.c=value`: the value is TOML, or else a plain string.

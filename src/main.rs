@@ -1,9 +1,10 @@
 //! The command line: one variant a subcommand, each in its own file under `cli/`.
 
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use warpwright::cli::{data, fill, generate, plan, pretrain, report, trace};
+use warpwright::cli::{self, data, fill, generate, plan, pretrain, report, trace};
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
 ///
@@ -35,8 +36,10 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // With stderr closed too there is no one to tell.
+            let _ = writeln!(stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! A trained model at work: masked words filled in, text continued.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::model_folder;
@@ -112,13 +113,14 @@ impl<D: Device> Predictor<D> {
         logits.iter().map(|logits| self.best(&softmax(logits, 1.0), k)).collect()
     }
 
-    /// `prompt` continued by up to `length` tokens; `say` is given each piece of text as it comes.
+    /// `prompt` continued by up to `length` tokens; `say` is given each piece of text as it comes,
+    /// and may break off.
     pub fn generate(
         &self,
         prompt: &str,
         length: usize,
         sampling: &Sampling,
-        mut say: impl FnMut(&str),
+        mut say: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, PredictError> {
         if !self.model.arch.causal {
             return Err(self.wrong_kind("continuing text", "causal", "fill"));
@@ -143,8 +145,11 @@ impl<D: Device> Predictor<D> {
             // A character may be spread over tokens: what is not yet one waits.
             let whole = self.tokenizer.decode(&ids[begin..])?;
             if !whole.ends_with('\u{fffd}') && whole.starts_with(&text) {
-                say(&whole[text.len()..]);
+                let flow = say(&whole[text.len()..]);
                 text = whole;
+                if flow.is_break() {
+                    break;
+                }
             }
         }
         Ok(text)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
+use super::say;
 use crate::data::dataset::{Corpus, Dataset, MANIFEST, Manifest, Split};
 use crate::data::ingest::{Ingest, TokenizerFrom};
 use crate::data::shard::Shard;
@@ -116,14 +117,14 @@ pub fn tokenize(args: &TokenizeArgs) -> Result<()> {
     let manifest = ingest.run()?;
     print_manifest(&manifest, &mut io::stdout().lock())?;
     if manifest.heldout.documents == 0 && args.heldout > 0.0 {
-        eprintln!(
+        writeln!(
+            io::stderr(),
             "warning: no document fell into the held-out {}; runs on this data cannot be \
              evaluated. Raise --heldout, or check --document-separator",
             args.heldout
-        );
+        )?;
     }
-    println!("next: warpwright data inspect {}", args.out.display());
-    Ok(())
+    Ok(say(format_args!("next: warpwright data inspect {}", args.out.display()))?)
 }
 
 /// Runs `warpwright data inspect`, writing to `out`. An error if anything is damaged.

@@ -1,9 +1,11 @@
 //! `warpwright fill`: masked words, guessed.
 
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
+use super::say;
 use crate::device::Device;
 use crate::device::cpu::Cpu;
 use crate::predict::{Guess, Predictor};
@@ -31,7 +33,7 @@ pub fn run(args: FillArgs) -> Result<()> {
     ensure!(args.top > 0, "--top 0 shows nothing: ask for at least 1");
     let predictor = Predictor::open(Cpu::<f32>::new(), &args.model)?;
     for text in &args.text {
-        print(text, &guesses(&predictor, text, args.top)?);
+        print(text, &guesses(&predictor, text, args.top)?)?;
     }
     Ok(())
 }
@@ -41,13 +43,14 @@ fn guesses<D: Device>(predictor: &Predictor<D>, text: &str, k: usize) -> Result<
 }
 
 /// The text, and under it a line of guesses for each of its masks.
-pub fn print(text: &str, masks: &[Vec<Guess>]) {
-    println!("{text}");
+pub fn print(text: &str, masks: &[Vec<Guess>]) -> io::Result<()> {
+    say(text)?;
     for guesses in masks {
         let shown: Vec<String> = guesses
             .iter()
             .map(|g| format!("{:?} {:.1}%", g.token, 100.0 * g.probability))
             .collect();
-        println!("  {}", shown.join("  "));
+        say(format_args!("  {}", shown.join("  ")))?;
     }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `warpwright generate`: text, continued.
 
 use std::io::{Write, stdout};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -44,12 +45,12 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     ensure!(p > 0.0 && p <= 1.0, "--top-p {p}: give a share above 0, at most 1");
     let predictor = Predictor::open(Cpu::<f32>::new(), &args.model)?;
     let sampling = Sampling { temperature: t, top_k: args.top_k, top_p: p, seed: args.seed };
-    print!("{}", args.prompt);
+    let mut out = stdout();
+    let mut said = write!(out, "{}", args.prompt);
     predictor.generate(&args.prompt, args.length, &sampling, |piece| {
-        print!("{piece}");
-        // A closed pipe shows at the final newline; what is drawn until then is lost with it.
-        let _ = stdout().flush();
+        said = write!(out, "{piece}").and_then(|()| out.flush());
+        if said.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    println!();
-    Ok(())
+    said?;
+    Ok(writeln!(out)?)
 }

@@ -8,23 +8,16 @@ pub mod pretrain;
 pub mod report;
 pub mod trace;
 
-use clap::ValueEnum;
+use std::io::{self, Write};
 
-use crate::hf::FloatType;
-
-/// What the device stores activations and weights as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// Sums in f64 too: the reference
-    F64,
-    F32,
-    /// Sums in f32
-    Bf16,
+/// Prints a line. (`println!` panics where nobody reads on, as in `warpwright generate | head`;
+/// this is an error, which `main` takes for a success.)
+pub fn say(line: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
 }
 
-impl Dtype {
-    /// How sums, and so master weights, are stored.
-    pub fn of_sums(self) -> FloatType {
-        if self == Dtype::F64 { FloatType::F64 } else { FloatType::F32 }
-    }
+/// Whether an error is that standard output was closed by its reader.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = |e: &(dyn std::error::Error + 'static)| Some(e.downcast_ref::<io::Error>()?.kind());
+    error.chain().any(|e| io(e) == Some(io::ErrorKind::BrokenPipe))
 }

@@ -1,7 +1,10 @@
 //! `warpwright plan`: what a training step takes, before it is taken.
 
+use std::io::{Write, stdout};
+
 use anyhow::{Result, bail};
 
+use super::say;
 use crate::config::{Config, Overrides};
 use crate::device::Format;
 use crate::model::families::{PRESETS, preset};
@@ -65,11 +68,9 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let input = PlanInput { gpus: named(&args.gpu)?, ..PlanInput::of(&config, x, Format::F32) };
     let plan = plan::plan(&arch, &input);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
-    } else {
-        print!("{plan}");
+        return Ok(say(serde_json::to_string_pretty(&plan)?)?);
     }
-    Ok(())
+    Ok(write!(stdout(), "{plan}")?)
 }
 
 /// The recipe, then this command's defaults where it is silent, then flags.

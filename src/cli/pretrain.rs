@@ -1,14 +1,17 @@
 //! `warpwright pretrain`: text in, a trained model out.
 
+use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use half::bf16;
 
-use super::Dtype;
-use crate::config::{Config, Overrides};
+use super::say;
+use crate::config::{Config, Dtype, Overrides};
 use crate::device::Device;
 use crate::device::cpu::Cpu;
 use crate::device::meter::Meter;
@@ -55,17 +58,31 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with the run in the directory, by its own configuration
-    #[arg(long, conflicts_with_all = ["config", "preset", "set", "force"])]
+    #[arg(long, conflicts_with_all = ["config", "preset", "set", "force", "dtype"])]
     pub resume: bool,
     /// Replace the run in the directory
     #[arg(long)]
     pub force: bool,
-    /// What activations and weights are stored as
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    pub dtype: Dtype,
+    /// What activations and weights are stored as [default: f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
     /// Threads [default: one a core]; the result is the same for any number
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+impl PretrainArgs {
+    /// The defaults, the recipe, then flags.
+    fn config(&self) -> Result<Config> {
+        let dtype = self.dtype.and_then(|dtype| dtype.to_possible_value());
+        let dtype = dtype.map(|dtype| format!("dtype={}", dtype.get_name()));
+        Ok(Config::resolve(&Overrides {
+            recipe: self.config.clone(),
+            preset: self.preset.clone(),
+            objective: self.objective.clone(),
+            set: self.set.iter().cloned().chain(dtype).collect(),
+        })?)
+    }
 }
 
 /// Raised by Ctrl-C.
@@ -81,12 +98,8 @@ pub fn run(args: PretrainArgs) -> Result<()> {
         let default = if causal { "runs/causal" } else { "runs/masked" };
         RunFolder::resume(&args.out.clone().unwrap_or_else(|| default.into()))?
     } else {
-        let config = Config::resolve(&Overrides {
-            recipe: args.config.clone(),
-            preset: args.preset.clone(),
-            objective: args.objective.clone(),
-            set: args.set.clone(),
-        })?;
+        let config = args.config()?;
+        plan::check_fits(plan::at_least(&config)?)?;
         let default = || format!("runs/{}", config.objective_name()).into();
         let out = args.out.clone().unwrap_or_else(default);
         (RunFolder::create(&out, &config, args.force)?, config)
@@ -94,11 +107,12 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     let began = Instant::now();
     let data = Prepared::new(&config, &folder.data())?;
     for note in &data.notes {
-        eprintln!("{note}");
+        // As with what is told.
+        let _ = writeln!(stderr(), "{note}");
     }
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
     let job = Job { args: &args, config: &config, folder: &folder, data: &data, began };
-    match args.dtype {
+    match config.dtype {
         Dtype::F64 => job.train(Cpu::<f64>::new()),
         Dtype::F32 => job.train(Cpu::<f32>::new()),
         Dtype::Bf16 => job.train(Cpu::<bf16>::new()),
@@ -121,18 +135,19 @@ impl Job<'_> {
         let capacity = data.capacity(config.micro());
         let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay)?;
         let parameters = trainer.model.layout.table.count() as u64;
-        let dtype = self.args.dtype.of_sums();
+        let dtype = config.dtype.of_sums();
         let run = Run { config, folder: self.folder, data, dtype, stop: &STOP };
         let mut session = if self.args.resume {
             Session::resume(&dev, &run, trainer)?
         } else {
+            self.folder.begin(config)?;
             Session::start(&dev, &run, trainer)?
         };
         if session.step() == 0 {
             session.telemetry.record(&Record::Run(self.facts(parameters)))?;
         }
         let end = session.train()?;
-        if end == End::Done && !data.heldout.is_empty() {
+        if end == End::Done && !data.heldout.is_empty() && data.tokenizer.is_some() {
             let predictor = Predictor::open(Cpu::<f32>::new(), &self.folder.path)?;
             let items = samples(&predictor, data)?;
             show(&items);
@@ -152,7 +167,7 @@ impl Job<'_> {
             ..PlanInput::of(self.config, dev.x_format(), dev.acc_format())
         };
         let plan = plan::plan(&self.data.arch, &input);
-        println!("{plan}");
+        tell(&plan);
         Ok(plan::check_fits(plan.bytes())?)
     }
 
@@ -167,7 +182,7 @@ impl Job<'_> {
             parameters,
             tokens_per_step: config.batch.tokens as u64,
             steps: config.train.steps,
-            device: format!("CPU, {:?}", self.args.dtype).to_lowercase(),
+            device: format!("CPU, {:?}", config.dtype).to_lowercase(),
             threads: rayon::current_num_threads(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -179,41 +194,52 @@ impl Job<'_> {
         let run = self.folder.path.display();
         let seconds = self.began.elapsed().as_secs_f64();
         if let End::Interrupted(step) = end {
-            println!("\nstopped after step {step}; to go on:");
-            println!("  warpwright pretrain --resume --out {run}");
+            tell(format_args!("\nstopped after step {step}; to go on:"));
+            tell(format_args!("  warpwright pretrain --resume --out {run}"));
             return;
         }
-        println!("\nin {}: wrote", duration(seconds));
-        println!("  {run}/checkpoints/best    the model, a Hugging Face directory");
-        println!("  {}    loss, throughput, time by op", report.display());
-        println!("  {run}/metrics.jsonl, {run}/events.out.tfevents.*    the log; TensorBoard's");
-        println!("  {run}/config.toml    everything that the run depends on");
-        println!("next:");
-        if self.data.arch.causal {
-            println!("  warpwright generate --model {run} --prompt \"Call me\"");
+        tell(format_args!("\nin {}: wrote", duration(seconds)));
+        tell(format_args!("  {run}/checkpoints/best    the model, a Hugging Face directory"));
+        tell(format_args!("  {}    loss, throughput, time by op", report.display()));
+        tell(format_args!(
+            "  {run}/metrics.jsonl, {run}/events.out.tfevents.*    the log; TensorBoard's"
+        ));
+        tell(format_args!("  {run}/config.toml    everything that the run depends on"));
+        tell("next:");
+        if self.data.tokenizer.is_none() {
+            tell(format_args!("  cp tokenizer.json {run}/checkpoints/best/    to generate text"));
+        } else if self.data.arch.causal {
+            tell(format_args!("  warpwright generate --model {run} --prompt \"Call me\""));
         } else {
-            println!("  warpwright fill --model {run} \"To be, or not to[MASK], that is\"");
+            tell(format_args!(
+                "  warpwright fill --model {run} \"To be, or not to[MASK], that is\""
+            ));
         }
-        println!("  warpwright pretrain --help    other models, other text");
+        tell(format_args!("  warpwright pretrain --help    other models, other text"));
     }
+}
+
+/// Prints a line. A reader that has gone is no reason to stop training.
+fn tell(line: impl Display) {
+    let _ = say(line);
 }
 
 /// Filled-in words, or continued text, for people.
 fn show(samples: &[Sample]) {
-    println!();
+    tell("");
     for sample in samples {
         match sample {
             Sample::Filled { text, answer, guesses } => {
-                println!("{text}");
+                tell(format_args!("{text}"));
                 let shown = guesses.iter().map(|g| {
                     let is_answer = answer.as_deref() == Some(g.token.as_str());
                     let mark = if is_answer { "*" } else { "" };
                     format!("{mark}{} {:.1}%", g.token, 100.0 * g.probability)
                 });
-                println!("    {}", shown.collect::<Vec<_>>().join("  "));
-                println!("    (it was: {})", answer.as_deref().unwrap_or("unknown"));
+                tell(format_args!("    {}", shown.collect::<Vec<_>>().join("  ")));
+                tell(format_args!("    (it was: {})", answer.as_deref().unwrap_or("unknown")));
             }
-            Sample::Generated { prompt, text } => println!("{prompt} ▸ {text}\n"),
+            Sample::Generated { prompt, text } => tell(format_args!("{prompt} ▸ {text}\n")),
         }
     }
 }

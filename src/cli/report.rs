@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::say;
 use crate::telemetry::report;
 
 /// Make an HTML page about a run: loss, learning rate, gradient norm, throughput, time by op
@@ -24,6 +25,5 @@ pub struct ReportArgs {
 /// Writes the page and says where it is.
 pub fn run(args: ReportArgs) -> anyhow::Result<()> {
     let path = report::write(&args.run, args.output.as_deref())?;
-    println!("wrote {}", path.display());
-    Ok(())
+    Ok(say(format_args!("wrote {}", path.display()))?)
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::Dtype;
+use super::say;
+use crate::config::Dtype;
 use crate::device::cpu::Cpu;
 use crate::trace::trace;
 
@@ -46,6 +47,5 @@ pub fn run(args: TraceArgs) -> Result<()> {
         Dtype::F32 => trace(&Cpu::<f32>::new(), model, input, output, stored)?,
         Dtype::Bf16 => trace(&Cpu::<half::bf16>::new(), model, input, output, stored)?,
     }
-    println!("wrote {}", output.display());
-    Ok(())
+    Ok(say(format_args!("wrote {}", output.display()))?)
 }

@@ -1,5 +1,7 @@
 //! What a trained model makes of held-out text, to be shown at the end of a run.
 
+use std::ops::ControlFlow;
+
 use super::prepare::Prepared;
 use crate::data::{Batch, IGNORE, Tokenizer};
 use crate::device::Device;
@@ -98,6 +100,6 @@ fn continued<D: Device>(predictor: &Predictor<D>, ids: &[u32]) -> Result<Sample,
     let words: Vec<u32> = begin.iter().copied().filter(|&id| !is_special[id as usize]).collect();
     let prompt = predictor.tokenizer.decode(&words)?;
     let sampling = Sampling { temperature: 0.8, top_k: 0, top_p: 0.95, seed: 1 };
-    let text = predictor.generate(&prompt, DRAWN, &sampling, |_| {})?;
+    let text = predictor.generate(&prompt, DRAWN, &sampling, |_| ControlFlow::Continue(()))?;
     Ok(Sample::Generated { prompt, text })
 }
