@@ -145,6 +145,17 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Prints what a step takes, and refuses what does not fit this machine.
+    fn show_plan<D: Device>(&self, dev: &D) -> Result<()> {
+        let input = PlanInput {
+            capacity: Some(self.data.capacity(self.config.micro())),
+            ..PlanInput::of(self.config, dev.x_format(), dev.acc_format())
+        };
+        let plan = plan::plan(&self.data.arch, &input);
+        println!("{plan}");
+        Ok(plan::check_fits(plan.bytes())?)
+    }
+
     fn facts(&self, parameters: u64) -> RunRecord {
         let config = self.config;
         let preset = config.model.get("preset").and_then(|name| name.as_str());
