@@ -171,11 +171,8 @@ fn write_files<D: Device>(
         arena.read(span.start, &mut values);
         out.put(&values)
     })?;
-    let file = StateFile {
-        version: VERSION,
-        progress: contents.progress.clone(),
-        files: digests(dir)?,
-    };
+    let file =
+        StateFile { version: VERSION, progress: contents.progress.clone(), files: digests(dir)? };
     let json = serde_json::to_vec_pretty(&file).expect("plain data serialises");
     write(&dir.join(STATE), &json)
 }
@@ -211,7 +208,8 @@ pub fn verify(dir: &Path) -> Result<Progress, CheckpointError> {
     let path = dir.join(STATE);
     let io = |source| CheckpointError::Io { path: path.clone(), source };
     let json = fs::read(&path).map_err(io)?;
-    let why = |e: serde_json::Error| CheckpointError::State { path: path.clone(), why: e.to_string() };
+    let why =
+        |e: serde_json::Error| CheckpointError::State { path: path.clone(), why: e.to_string() };
     let value: serde_json::Value = serde_json::from_slice(&json).map_err(why)?;
     let found = value["version"].as_u64().unwrap_or(0) as u32;
     if found > VERSION {

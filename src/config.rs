@@ -149,12 +149,7 @@ pub enum ConfigError {
         "the objective is {objective}, but this model attends {attends}: choose preset {preset}, \
          or --set model.causal={causal}"
     )]
-    Objective {
-        objective: &'static str,
-        attends: &'static str,
-        preset: &'static str,
-        causal: bool,
-    },
+    Objective { objective: &'static str, attends: &'static str, preset: &'static str, causal: bool },
     #[error(
         "batch.context {context} is longer than the model's {longest} positions: lower it, or \
          --set model.context={context}"

@@ -203,7 +203,8 @@ impl Input {
 }
 
 fn same_lengths<T>(given: &[Vec<T>], lengths: &[usize], name: &str) -> Result<(), String> {
-    let same = given.len() == lengths.len() && given.iter().zip(lengths).all(|(g, l)| g.len() == *l);
+    let same =
+        given.len() == lengths.len() && given.iter().zip(lengths).all(|(g, l)| g.len() == *l);
     if same { Ok(()) } else { Err(format!("{name} is not of the shape of input_ids")) }
 }
 

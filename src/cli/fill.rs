@@ -44,8 +44,10 @@ fn guesses<D: Device>(predictor: &Predictor<D>, text: &str, k: usize) -> Result<
 pub fn print(text: &str, masks: &[Vec<Guess>]) {
     println!("{text}");
     for guesses in masks {
-        let shown: Vec<String> =
-            guesses.iter().map(|g| format!("{:?} {:.1}%", g.token, 100.0 * g.probability)).collect();
+        let shown: Vec<String> = guesses
+            .iter()
+            .map(|g| format!("{:?} {:.1}%", g.token, 100.0 * g.probability))
+            .collect();
         println!("  {}", shown.join("  "));
     }
 }

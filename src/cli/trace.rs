@@ -17,8 +17,11 @@ use crate::trace::trace;
 /// (safetensors) holds logits [tokens, vocabulary], loss [1] (the mean over labelled tokens, plus
 /// that over labelled pairs) and grad.NAME for each tensor NAME of model.safetensors.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, after_help = "Example:\n  \
-    warpwright trace --model my-bert/ --input batch.json --output out.safetensors --dtype f64")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Example:\n  \
+    warpwright trace --model my-bert/ --input batch.json --output out.safetensors --dtype f64"
+)]
 pub struct TraceArgs {
     /// A Hugging Face model's folder, or a run directory
     #[arg(long, value_name = "DIR")]

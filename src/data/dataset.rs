@@ -193,7 +193,7 @@ impl Corpus {
         (&self.shards[shard], i - self.first[shard])
     }
 
-    /// How often each id below `vocabulary` occurs: `[vocabulary]`.
+    /// How often each id below `vocabulary` occurs: `[vocabulary]`. Panics at a token beyond it.
     pub fn counts(&self, vocabulary: usize) -> Vec<u64> {
         let block = 1 << 20;
         let blocks = self.shards.iter().flat_map(|shard| {

@@ -2,8 +2,8 @@
 //!
 //! | file | layout, little-endian |
 //! |---|---|
-//! | llm.c, modded-nanogpt | i32[256] header: 20240520, 1, T; then T u16 |
-//! | llm.c, Llama 3 | i32[256] header: 20240801, 7, T; then T u32 |
+//! | llm.c, modded-nanogpt | 1,024-byte header of i32: 20240520, 1, T, 0, …; then T u16 |
+//! | llm.c, Llama 3 | 1,024-byte header of i32: 20240801, 7, T, 0, …; then T u32 |
 //! | nanoGPT | T u16, no header |
 //!
 //! They mark documents by an end-of-text token: before each one (llm.c) or after (nanoGPT). Either

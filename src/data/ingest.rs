@@ -143,7 +143,9 @@ impl Ingest {
         }
         for entry in std::fs::read_dir(&self.out).map_err(|e| io(&self.out, e))? {
             let path = entry.map_err(|e| io(&self.out, e))?.path();
-            if path.extension().is_some_and(|extension| extension == "wws") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let split = name.starts_with("train-") || name.starts_with("heldout-");
+            if split && (name.ends_with(".wws") || name.ends_with(".wws.partial")) {
                 std::fs::remove_file(&path).map_err(|e| io(&path, e))?;
             }
         }

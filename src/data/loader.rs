@@ -5,8 +5,8 @@
 //! length, so that the stream's arithmetic holds:
 //!
 //! ```text
-//! order   [CLS] A [SEP] B [SEP]  or with probability ½  [CLS] B [SEP] A [SEP]     label 1: swapped
-//! next    [CLS] A [SEP] B [SEP]  or with probability ½  B replaced by as many     label 1: replaced
+//! order   [CLS] A [SEP] B [SEP]  or with probability ½  [CLS] B [SEP] A [SEP]   label 1: swapped
+//! next    [CLS] A [SEP] B [SEP]  or with probability ½  B replaced by as many   label 1: replaced
 //!                                tokens of another document
 //! ```
 //!
@@ -90,10 +90,8 @@ impl Facts {
     /// For token files with no tokenizer beside them: a vocabulary and, where the files have one,
     /// the token that ends a text. Serves the causal objective only.
     pub fn bare(vocabulary: u32, eot: Option<u32>) -> Self {
-        let mut special = vec![false; vocabulary as usize];
-        if let Some(flag) = eot.and_then(|id| special.get_mut(id as usize)) {
-            *flag = true;
-        }
+        let eot = eot.filter(|&id| id < vocabulary);
+        let special = (0..vocabulary).map(|id| Some(id) == eot).collect();
         Facts {
             vocabulary,
             specials: Specials { eot, ..Specials::default() },
@@ -166,10 +164,9 @@ impl Loader {
     ) -> Result<Self, LoaderError> {
         let frame = frame(&facts.specials, objective)?;
         check_shape(frame, tokens, context)?;
-        if let Some(shards) = dataset.shards().filter_map(|shard| shard.vocabulary()).max() {
-            if shards > u64::from(facts.vocabulary) {
-                return Err(LoaderError::Vocabulary { shards, tokenizer: facts.vocabulary });
-            }
+        let shards = dataset.shards().filter_map(|shard| shard.vocabulary()).max().unwrap_or(0);
+        if shards > u64::from(facts.vocabulary) {
+            return Err(LoaderError::Vocabulary { shards, tokenizer: facts.vocabulary });
         }
         let (masking, pair) = match objective {
             Objective::Causal => (None, None),

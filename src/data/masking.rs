@@ -5,9 +5,9 @@
 //!
 //! | unit | token i at position p is selected if |
 //! |---|---|
-//! | token | u(w₀[p]) < rate |
-//! | word | u(w₀[q]) < rate, q the position of its word's first token in this sequence |
-//! | span | for some j in 0..10: u(w₀[p−j]) < s and u(w₃[p−j]) < 0.8^j |
+//! | token | `u(w₀[p])` < rate |
+//! | word | `u(w₀[q])` < rate, q the position of its word's first token in this sequence |
+//! | span | `u(w₀[p−j])` < s and `u(w₃[p−j])` < 0.8^j, for some j in 0..10 |
 //!
 //! u maps a word to [0, 1). A span starts at each position with probability s and has length ℓ with
 //! P(ℓ > j) = 0.8^j, j < 10 (SpanBERT's geometric law, clipped at 10). Spans are laid over the
@@ -16,8 +16,8 @@
 //! that the rate.
 //!
 //! A selected token keeps its id if u(w₁) < keep, becomes id ⌊w₂·V/2^32⌋ if u(w₁) < keep + random
-//! (any id of the vocabulary, as in BERT), and `[MASK]` otherwise; each token by itself, also within
-//! words and spans. Special tokens are never selected.
+//! (any id of the vocabulary, as in BERT), and `[MASK]` otherwise; each token by itself, also
+//! within words and spans. Special tokens are never selected.
 
 use crate::rng::{Philox, Stream, below, chance, uniform};
 

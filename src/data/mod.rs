@@ -6,8 +6,8 @@
 //! documents ─ packing (order) ─ loader (masking) ─> Batch         a pure function of its number
 //! ```
 //!
-//! **Invariant.** Batch k of a (data set, objective, N, context, seed) is the same whenever, wherever
-//! and by whichever thread it is made. Nothing here has state that a checkpoint would need.
+//! **Invariant.** Batch k of a (data set, objective, N, context, seed) is the same whenever,
+//! wherever and by whichever thread it is made. Nothing here has state that a checkpoint would need.
 
 pub mod dataset;
 pub(crate) mod files;

@@ -1,8 +1,8 @@
 //! Text to token ids and back, over the `tokenizers` crate.
 //!
 //! One vocabulary serves both objectives, so one data set does too: a trained tokenizer always
-//! begins with `[PAD] [UNK] [CLS] [SEP] [MASK] <|endoftext|>` (ids 0 to 5), then the 256 bytes, then
-//! merges. Text in, ids out; which specials frame a sequence is decided by packing, never here.
+//! begins with `[PAD] [UNK] [CLS] [SEP] [MASK] <|endoftext|>` (ids 0 to 5), then the 256 bytes,
+//! then merges. Text in, ids out; packing decides which specials frame a sequence.
 //!
 //! Files that load: a Hugging Face `tokenizer.json`; a WordPiece `vocab.txt`; a byte-level BPE's
 //! `vocab.json` + `merges.txt` (GPT-2's own names `encoder.json` + `vocab.bpe` too).
@@ -19,11 +19,14 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{
     AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer as Inner,
 };
 use xxhash_rust::xxh3::Xxh3;
 
+use super::files;
 use super::words::{self, WordCache};
 
 /// Specials of a trained tokenizer, in the order of their ids.
@@ -180,9 +183,37 @@ impl Tokenizer {
 
     /// Writes `tokenizer.json` into `folder`, beside and renamed.
     pub fn save(&self, folder: &Path) -> Result<(), TokenizerError> {
-        let path = folder.join("tokenizer.json");
-        super::files::write(&path, self.to_json().as_bytes())
-            .map_err(|source| TokenizerError::Io { path, source })
+        write(folder, "tokenizer.json", &self.to_json())
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into a model's folder, from which
+    /// `AutoTokenizer` loads them. For a masked model they put `[CLS]` and `[SEP]` around a text,
+    /// unless the tokenizer came with a template of its own.
+    pub fn export(&self, folder: &Path, masked: bool) -> Result<(), TokenizerError> {
+        let mut inner = self.inner.clone();
+        let specials = self.specials();
+        let bare =
+            matches!(inner.get_post_processor(), None | Some(PostProcessorWrapper::ByteLevel(_)));
+        if let (true, true, Some(cls), Some(sep)) = (masked, bare, specials.cls, specials.sep) {
+            let named = |id| (self.token(id).expect("a special token has a name"), id);
+            inner.with_post_processor(Some(BertProcessing::new(named(sep), named(cls))));
+        }
+        let json = inner.to_string(true).expect("a tokenizer in memory serialises");
+        let mut config = serde_json::json!({ "tokenizer_class": "PreTrainedTokenizerFast" });
+        for (role, id) in [
+            ("pad_token", specials.pad),
+            ("unk_token", specials.unk),
+            ("cls_token", specials.cls),
+            ("sep_token", specials.sep),
+            ("mask_token", specials.mask),
+            ("eos_token", specials.eot),
+        ] {
+            if let Some(name) = id.and_then(|id| self.token(id)) {
+                config[role] = name.into();
+            }
+        }
+        write(folder, "tokenizer.json", &json)?;
+        write(folder, "tokenizer_config.json", &format!("{config:#}\n"))
     }
 
     /// Ids of `text`, in which the names of special tokens (`[MASK]`) mean those tokens. No special
@@ -192,9 +223,9 @@ impl Tokenizer {
     }
 
     /// Ids of a document, in which the names of special tokens are ordinary text: no corpus can
-    /// forge an end of text. Where words do not encode by themselves (see `words`), a document above
-    /// [`MAX_PART`] bytes is encoded in parts cut at ends of lines, which bounds memory; a token that
-    /// would cross a cut becomes two.
+    /// forge an end of text. Where words do not encode by themselves (see `words`), a document
+    /// above [`MAX_PART`] bytes is encoded in parts cut at ends of lines, which bounds memory; a
+    /// token that would cross a cut becomes two.
     pub fn encode_document(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         if self.by_words {
@@ -340,7 +371,7 @@ fn encode_with(inner: &Inner, text: &str) -> Result<Vec<u32>, TokenizerError> {
 /// Where to end a part of at most [`MAX_PART`] bytes: after its last line break, else at the last
 /// boundary of a character.
 fn part_end(text: &str) -> usize {
-    let limit = text.floor_char_boundary(MAX_PART);
+    let limit = (0..=MAX_PART).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     text[..limit].rfind('\n').map_or(limit, |at| at + 1)
 }
 
@@ -397,6 +428,11 @@ fn lowercases(folder: &Path) -> Result<bool, TokenizerError> {
     let config: serde_json::Value = serde_json::from_slice(&read(&path)?)
         .map_err(|e| TokenizerError::Unreadable { path, reason: e.to_string() })?;
     Ok(config.get("do_lower_case").and_then(|value| value.as_bool()).unwrap_or(true))
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), TokenizerError> {
+    let path = folder.join(name);
+    files::write(&path, text.as_bytes()).map_err(|source| TokenizerError::Io { path, source })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {

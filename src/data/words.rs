@@ -1,7 +1,8 @@
 //! Encoding text word by word, each distinct word once.
 //!
-//! Text repeats its words: of a million there are some ten thousand different ones. The library
-//! works each one out anew, at 1.5 MB/s a core; remembering them makes that ten times faster.
+//! Text repeats its words, and the library works each one out anew. Remembering them is six times
+//! as fast over the first megabytes, and over twenty times once the words are known
+//! (`benches/results/data.md`).
 //!
 //! A chunk is a run of white space with the run of anything else that follows it. GPT-2's pattern
 //! and BERT's splitting never match across the border from one chunk to the next, and look no

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cost;
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, Float, rows_per_task, vectorize};
+use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
 
 /// An activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +121,7 @@ impl<E: Element> ActivationOps for Cpu<E> {
         y[..rows * inner]
             .par_chunks_mut(task * inner)
             .zip(pre[..rows * 2 * inner].par_chunks(task * 2 * inner))
-            .for_each(|(y, pre)| vectorize(|| gate_rows(y, pre, activation, inner)));
+            .for_each(|(y, pre)| gate_rows(y, pre, activation, inner));
     }
 
     fn gate_backward(
@@ -139,7 +139,7 @@ impl<E: Element> ActivationOps for Cpu<E> {
             .zip(dy[..rows * inner].par_chunks(task * inner))
             .zip(pre[..rows * 2 * inner].par_chunks(task * 2 * inner))
             .for_each(|((dpre, dy), pre)| {
-                vectorize(|| gate_rows_backward(dpre, dy, pre, activation, inner));
+                gate_rows_backward(dpre, dy, pre, activation, inner);
             });
     }
 }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::{Cost, Dropout, Into};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
-use crate::device::cpu::{Cpu, Element, Float, sum, vectorize};
+use crate::device::cpu::{Cpu, Element, Float, largest, sum};
 
 /// The shape of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +121,7 @@ impl<E: Element> AttentionOps for Cpu<E> {
             let mut out = vec![E::Acc::ZERO; head.len * d];
             let mut head_lse = vec![E::Acc::ZERO; head.len];
             let input = Head::load(&head, packed.qkv, at);
-            vectorize(|| forward(&mut out, &mut head_lse, &input, at));
+            forward(&mut out, &mut head_lse, &input, at);
             // SAFETY: (sequence, head) owns these columns of these rows; see `for_heads`.
             unsafe {
                 o.put_rows(&out, head.first, at.width(), head.h * d, d, E::round);
@@ -146,7 +146,7 @@ impl<E: Element> AttentionOps for Cpu<E> {
             let o: Vec<E::Acc> = head.rows(saved.o, c, head.h * d, d);
             let row_lse = |i: usize| saved.lse[(head.first + i) * at.heads + head.h];
             let lse: Vec<E::Acc> = (0..head.len).map(row_lse).collect();
-            let grads = vectorize(|| backward(&input, &d_o, &o, &lse, at));
+            let grads = backward(&input, &d_o, &o, &lse, at);
             for (part, grad) in grads.iter().enumerate() {
                 // SAFETY: (sequence, head) owns these columns of these rows; see `for_heads`.
                 unsafe {
@@ -270,7 +270,7 @@ fn forward<A: Float>(o: &mut [A], lse: &mut [A], head: &Head<A>, at: &Attention)
 /// s ← softmax(s); returns log Σ exp s.
 #[inline(always)]
 fn softmax<A: Float>(s: &mut [A]) -> A {
-    let top = s.iter().fold(A::NEG_INFINITY, |top, &s| top.max(s));
+    let top = largest(s.len(), |j| s[j]);
     for s in s.iter_mut() {
         *s = (*s - top).exp();
     }

@@ -10,7 +10,7 @@ use super::activation::{Activation, with_constant};
 use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
-use crate::device::cpu::{Cpu, Element, Float, rows_per_task, vectorize};
+use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
 
 /// A dense layer and where its weights lie.
 #[derive(Debug, Clone, Copy)]
@@ -121,12 +121,10 @@ impl<E: Element> LinearOps for Cpu<E> {
             .zip(x[..rows * at.n_in].par_chunks(task * at.n_in))
             .for_each(|((y, pre), x)| {
                 weights.forward(pre, x, at);
-                vectorize(|| {
-                    with_constant(activation, |act| {
-                        for (y, pre) in y.iter_mut().zip(&*pre) {
-                            *y = E::round(act.apply(pre.wide()));
-                        }
-                    });
+                with_constant(activation, |act| {
+                    for (y, pre) in y.iter_mut().zip(&*pre) {
+                        *y = E::round(act.apply(pre.wide()));
+                    }
                 });
             });
     }
@@ -163,12 +161,10 @@ impl<E: Element> LinearOps for Cpu<E> {
             .for_each(|((dpre, dy), pre)| {
                 E::with_wide(dpre, |dpre| {
                     weights.backward(dpre, dy, at, Into::Set);
-                    vectorize(|| {
-                        with_constant(activation, |act| {
-                            for (d, pre) in dpre.iter_mut().zip(pre) {
-                                *d *= act.derivative(pre.wide());
-                            }
-                        });
+                    with_constant(activation, |act| {
+                        for (d, pre) in dpre.iter_mut().zip(pre) {
+                            *d *= act.derivative(pre.wide());
+                        }
                     });
                 });
             });
@@ -199,12 +195,10 @@ impl<E: Element> LinearOps for Cpu<E> {
             .zip(dy[..len].par_chunks(task))
             .zip(pre[..len].par_chunks(task))
             .for_each(|((dpre, dy), pre)| {
-                vectorize(|| {
-                    with_constant(activation, |act| {
-                        for ((d, dy), pre) in dpre.iter_mut().zip(dy).zip(pre) {
-                            *d = E::round(dy.wide() * act.derivative(pre.wide()));
-                        }
-                    });
+                with_constant(activation, |act| {
+                    for ((d, dy), pre) in dpre.iter_mut().zip(dy).zip(pre) {
+                        *d = E::round(dy.wide() * act.derivative(pre.wide()));
+                    }
                 });
             });
     }
@@ -232,13 +226,11 @@ impl<'a, A: Float> Wide<'a, A> {
         E::with_wide(y, |y| {
             product(y, Mat::new(&x, rows, at.n_in), w, Into::Set);
             if let Some(bias) = &self.bias {
-                vectorize(|| {
-                    for y in y.chunks_exact_mut(at.n_out) {
-                        for (y, &b) in y.iter_mut().zip(bias.iter()) {
-                            *y += b;
-                        }
+                for y in y.chunks_exact_mut(at.n_out) {
+                    for (y, &b) in y.iter_mut().zip(bias.iter()) {
+                        *y += b;
                     }
-                });
+                }
             }
         });
     }
@@ -295,9 +287,6 @@ pub(super) fn linear_dw_rows<E: Element>(grads: &mut [E::Acc], dy: &[E], x: &[E]
                 }
             }
         };
-        grads[bias.range()]
-            .par_chunks_mut(task)
-            .enumerate()
-            .for_each(|(t, db)| vectorize(|| columns(t, db)));
+        grads[bias.range()].par_chunks_mut(task).enumerate().for_each(|(t, db)| columns(t, db));
     }
 }

@@ -11,7 +11,7 @@ use super::linear::{Linear, linear_dw_rows, linear_dx_rows, linear_rows};
 use super::{Cost, Into};
 use crate::data::IGNORE;
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, Float, rows_per_task, sum, vectorize};
+use crate::device::cpu::{Cpu, Element, Float, largest, rows_per_task, sum};
 
 /// What the training pass of the loss writes.
 pub struct LossGrads<'a, D: Memory> {
@@ -104,11 +104,9 @@ fn cross_entropy<E: Element>(
         .zip(targets.par_chunks(task))
         .map(|(logits, targets)| {
             let mut total = [E::Acc::ZERO; 3];
-            vectorize(|| {
-                for (row, &target) in logits.chunks_exact_mut(v).zip(targets) {
-                    add(&mut total, cross_entropy_row(row, target, scale));
-                }
-            });
+            for (row, &target) in logits.chunks_exact_mut(v).zip(targets) {
+                add(&mut total, cross_entropy_row(row, target, scale));
+            }
             total
         })
         .collect();
@@ -134,7 +132,8 @@ fn cross_entropy_row<E: Element>(row: &mut [E], target: i32, scale: Option<E::Ac
         return [E::Acc::ZERO; 3];
     }
     let target = target as usize;
-    let top = largest(row);
+    // Passes over NaN, which then makes the sum, and with it the loss, NaN.
+    let top = largest(row.len(), |i| row[i].wide());
     let total = sum(row.len(), |i| (row[i].wide() - top).exp());
     let nll = total.ln() + top - row[target].wide();
     let hit = if row[target].wide() == top { E::Acc::ONE } else { E::Acc::ZERO };
@@ -147,19 +146,4 @@ fn cross_entropy_row<E: Element>(row: &mut [E], target: i32, scale: Option<E::Ac
         row[target] = E::round((target_z - top).exp() * factor - scale);
     }
     [nll, hit, E::Acc::ONE]
-}
-
-/// The largest element: the softmax's shift, and the prediction. It passes over NaN, which then
-/// makes the sum of exponentials NaN, and with it the loss.
-#[inline(always)]
-fn largest<E: Element>(row: &[E]) -> E::Acc {
-    let mut lanes = [E::Acc::NEG_INFINITY; 16];
-    let chunks = row.chunks_exact(16);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(x.wide());
-        }
-    }
-    lanes.into_iter().chain(rest.iter().map(|x| x.wide())).fold(E::Acc::NEG_INFINITY, E::Acc::max)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cost, Dropout, Into, Span};
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, Float, rows_per_task, sum, vectorize};
+use crate::device::cpu::{Cpu, Element, Float, rows_per_task, sum};
 
 /// Which norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl<E: Element> NormOps for Cpu<E> {
             .par_chunks_mut(task * c)
             .zip(stats[..rows * 2].par_chunks_mut(task * 2))
             .zip(x[..rows * c].par_chunks(task * c))
-            .for_each(|((y, stats), x)| vectorize(|| norm_rows(y, stats, x, params, at)));
+            .for_each(|((y, stats), x)| norm_rows(y, stats, x, params, at));
     }
 
     fn add_norm(
@@ -143,16 +143,14 @@ impl<E: Element> NormOps for Cpu<E> {
                 let at_row = t * task * c;
                 let residual = &terms.residual[at_row..at_row + sum.len()];
                 let branch = &terms.branch[at_row..at_row + sum.len()];
-                vectorize(|| {
-                    match &terms.dropout {
-                        None => sum.copy_from_slice(branch),
-                        Some(dropout) => dropout.apply(sum, branch, at_row),
-                    }
-                    for (sum, &r) in sum.iter_mut().zip(residual) {
-                        *sum = E::round(r.wide() + sum.wide());
-                    }
-                    norm_rows(y, stats, sum, params, at);
-                });
+                match &terms.dropout {
+                    None => sum.copy_from_slice(branch),
+                    Some(dropout) => dropout.apply(sum, branch, at_row),
+                }
+                for (sum, &r) in sum.iter_mut().zip(residual) {
+                    *sum = E::round(r.wide() + sum.wide());
+                }
+                norm_rows(y, stats, sum, params, at);
             });
     }
 
@@ -176,7 +174,7 @@ impl<E: Element> NormOps for Cpu<E> {
             .zip(saved.stats[..rows * 2].par_chunks(task * 2))
             .map(|(((dx, dy), x), stats)| {
                 let gamma = &saved.params[at.weight.range()];
-                vectorize(|| norm_rows_backward(dx, dy, x, stats, gamma, at, into))
+                norm_rows_backward(dx, dy, x, stats, gamma, at, into)
             })
             .collect();
         for partial in &partials {

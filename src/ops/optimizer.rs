@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cost, Span};
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, Float, vectorize};
+use crate::device::cpu::{Cpu, Element, Float};
 
 /// An update rule and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -148,12 +148,10 @@ impl<E: Element> OptimizerOps for Cpu<E> {
                 .zip(arenas.v[range.clone()].par_chunks_mut(BLOCK))
                 .zip(grads[range].par_chunks(BLOCK))
                 .for_each(|((((p, w), m), v), g)| {
-                    vectorize(|| {
-                        step(update, group, t, clip, w, m, v, g);
-                        for (p, &w) in p.iter_mut().zip(&*w) {
-                            *p = E::round(w);
-                        }
-                    });
+                    step(update, group, t, clip, w, m, v, g);
+                    for (p, &w) in p.iter_mut().zip(&*w) {
+                        *p = E::round(w);
+                    }
                 });
         }
     }

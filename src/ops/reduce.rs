@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Cost;
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, Float, sum, vectorize};
+use crate::device::cpu::{Cpu, Element, Float, sum};
 
 /// Elements of `control`.
 pub const CONTROL: usize = 4;
@@ -39,10 +39,8 @@ impl<E: Element> ReduceOps for Cpu<E> {
 
     fn judge(&self, control: &mut Vec<E::Acc>, grads: &Vec<E::Acc>, sums: &Vec<E::Acc>) {
         const BLOCK: usize = 1 << 14;
-        let partials: Vec<f64> = grads
-            .par_chunks(BLOCK)
-            .map(|g| vectorize(|| sum(g.len(), |i| g[i] * g[i])).to_f64())
-            .collect();
+        let partials: Vec<f64> =
+            grads.par_chunks(BLOCK).map(|g| sum(g.len(), |i| g[i] * g[i]).to_f64()).collect();
         let norm = E::Acc::of(partials.iter().sum::<f64>().sqrt());
         let finite = norm.is_finite() && sums[0].is_finite();
         control[0] = norm;

@@ -66,8 +66,7 @@ impl Prepared {
         }
         dataset.verify(arch.vocab as u64)?;
         let (micro, context) = (config.micro(), config.batch.context);
-        let loader =
-            Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
+        let loader = Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
         let epoch = loader.epoch();
         notes.push(epoch.to_string());
         let heldout = match loader.heldout(config.train.eval_tokens) {

@@ -6,7 +6,12 @@ fn check_epochs(lengths: &[usize], context: usize, n: usize, seed: u64) {
     let folder = folder();
     let documents = documents(lengths);
     let corpus = corpus(folder.path(), &documents);
-    for frame in [Frame::None, Frame::Causal { eot: EOT }, Frame::Masked { cls: CLS, sep: SEP }] {
+    for frame in [
+        Frame::None,
+        Frame::Causal { eot: EOT },
+        Frame::Pair { cls: CLS, sep: SEP },
+        Frame::Masked { cls: CLS, sep: SEP },
+    ] {
         let packing = Packing::new(corpus.clone(), frame, context, Philox::new(seed));
         let total = packing.epoch_tokens();
         let mut covered: HashMap<(u32, u64), Vec<(usize, usize)>> = HashMap::new();
@@ -49,7 +54,7 @@ proptest! {
     #[test]
     fn an_epoch_has_each_token_once(
         lengths in prop::collection::vec(1usize..80, 1..60),
-        context in 3usize..40,
+        context in 4usize..40,
         n in 1usize..300,
         seed: u64,
     ) {

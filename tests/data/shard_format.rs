@@ -51,6 +51,22 @@ fn a_dropped_writer_leaves_nothing() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// A partial file that leads to `/dev/full`, where every write fails as on a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error() {
+    let folder = folder();
+    let path = folder.path().join("a.wws");
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("a.wws.partial")).unwrap();
+    let mut writer = ShardWriter::create(&path, 100, 0).unwrap();
+    writer.push(&[1; 1000]).unwrap();
+    let error = writer.finish().unwrap_err();
+    assert!(matches!(&error, ShardError::Io { source, .. }
+        if source.kind() == std::io::ErrorKind::StorageFull));
+    assert!(error.to_string().contains("a.wws"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 fn header(width: u32, vocabulary: u64, tokens: u64, documents: u64, checksum: u64) -> Vec<u8> {
     let mut bytes = b"WARPTOKS".to_vec();
     bytes.extend(1u32.to_le_bytes());

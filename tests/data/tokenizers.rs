@@ -1,5 +1,7 @@
 //! Training, loading and encoding.
 
+use std::sync::LazyLock;
+
 use crate::*;
 const TEXTS: [&str; 3] = [
     "the whale, the white whale; the sea!\n\n  the sea is white.\tdon't",
@@ -7,8 +9,11 @@ const TEXTS: [&str; 3] = [
     "the the the whale whale 1234 12 1851",
 ];
 
-fn trained() -> Tokenizer {
-    Tokenizer::train(TEXTS.iter().cycle().take(30), MIN_VOCABULARY + 40).unwrap()
+fn trained() -> &'static Tokenizer {
+    static TRAINED: LazyLock<Tokenizer> = LazyLock::new(|| {
+        Tokenizer::train(TEXTS.iter().cycle().take(30), MIN_VOCABULARY + 40).unwrap()
+    });
+    &TRAINED
 }
 
 #[test]
@@ -58,7 +63,7 @@ fn words_encode_as_texts_do() {
     let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nwhale\n##s\nnaive\nsea\n,\n.\n北";
     write(folder.path(), "vocab.txt", vocabulary);
     let text = TEXTS.concat().replace("[MASK]", "").replace("<|endoftext|>", "");
-    for tokenizer in [trained(), Tokenizer::load(folder.path()).unwrap()] {
+    for tokenizer in [trained(), &Tokenizer::load(folder.path()).unwrap()] {
         assert_eq!(tokenizer.encode_document(&text).unwrap(), tokenizer.encode(&text).unwrap());
     }
 }
@@ -67,7 +72,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn any_text_encodes_by_words_and_comes_back(text in "[ a-z'\\n\\t0-9.,é\u{301}\u{3000}🐋]{0,60}") {
+    fn any_text_encodes_by_words_and_comes_back(
+        text in "[ a-z'\\n\\t0-9.,é\u{301}\u{3000}🐋]{0,60}"
+    ) {
         let tokenizer = trained();
         let ids = tokenizer.encode_document(&text).unwrap();
         prop_assert_eq!(&ids, &tokenizer.encode(&text).unwrap());
@@ -115,4 +122,24 @@ fn wrong_ones_are_refused() {
     assert!(matches!(load(), TokenizerError::Unreadable { .. }));
     let small = Tokenizer::train(["a"].iter(), 100).err().unwrap();
     assert!(matches!(small, TokenizerError::VocabularyTooSmall { asked: 100 }));
+}
+
+#[test]
+fn an_export_frames_what_a_masked_model_reads() {
+    let folder = folder();
+    let tokenizer = trained();
+    for (masked, framed) in [(true, vec![2, 0, 3]), (false, vec![0])] {
+        tokenizer.export(folder.path(), masked).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let theirs = ::tokenizers::Tokenizer::from_file(path).unwrap();
+        let ids = theirs.encode("[PAD]", true).unwrap();
+        assert_eq!(ids.get_ids(), framed);
+        assert_eq!(Tokenizer::load(folder.path()).unwrap().fingerprint(), tokenizer.fingerprint());
+        let config = fs::read_to_string(folder.path().join("tokenizer_config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(
+            (&config["mask_token"], &config["pad_token"]),
+            (&"[MASK]".into(), &"[PAD]".into())
+        );
+    }
 }

@@ -45,10 +45,6 @@ pub trait Float:
     fn tanh(self) -> Self;
     fn erf(self) -> Self;
     fn is_finite(self) -> bool;
-
-    fn max(self, other: Self) -> Self {
-        if self > other { self } else { other }
-    }
 }
 
 impl Float for f64 {

@@ -96,13 +96,6 @@ pub fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(8).clamp(8, 256)
 }
 
-/// Runs `f` with the widest vector instructions that this machine has: loops inlined into it are
-/// compiled once for each.
-#[inline(always)]
-pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
-}
-
 /// `f(first row, rows of y)` over blocks of rows of `y` [rows, width], in parallel.
 pub fn for_row_blocks<T: Send>(
     y: &mut [T],
@@ -110,29 +103,33 @@ pub fn for_row_blocks<T: Send>(
     f: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
     let block = rows_per_task(y.len() / width.max(1));
-    y.par_chunks_mut(block * width).enumerate().for_each(|(i, y)| vectorize(|| f(i * block, y)));
+    y.par_chunks_mut(block * width).enumerate().for_each(|(i, y)| f(i * block, y));
 }
 
-/// Sum of `f(i)` for i below `n`, in 16 interleaved partial sums so that it vectorises; the order
-/// is fixed.
+/// Partial results that a reduction keeps side by side, so that it vectorises in a fixed order.
+const LANES: usize = 16;
+
+/// Sum of `f(i)` for i below `n`.
 #[inline(always)]
 pub fn sum<A: Float>(n: usize, f: impl Fn(usize) -> A) -> A {
-    const LANES: usize = 16;
-    let mut lanes = [A::ZERO; LANES];
+    reduce(n, A::ZERO, f, |a, b| a + b)
+}
+
+/// Largest `f(i)` for i below `n`, NaN passed over; −∞ of none.
+#[inline(always)]
+pub fn largest<A: Float>(n: usize, f: impl Fn(usize) -> A) -> A {
+    reduce(n, A::NEG_INFINITY, f, |a, b| if b > a { b } else { a })
+}
+
+#[inline(always)]
+fn reduce<A: Float>(n: usize, start: A, f: impl Fn(usize) -> A, join: impl Fn(A, A) -> A) -> A {
+    let mut lanes = [start; LANES];
     let whole = n - n % LANES;
-    let mut i = 0;
-    while i < whole {
+    for i in (0..whole).step_by(LANES) {
         for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(i + l);
+            *lane = join(*lane, f(i + l));
         }
-        i += LANES;
     }
-    let mut total = A::ZERO;
-    for lane in lanes {
-        total += lane;
-    }
-    for i in whole..n {
-        total += f(i);
-    }
-    total
+    let total = lanes.into_iter().fold(start, &join);
+    (whole..n).fold(total, |total, i| join(total, f(i)))
 }
