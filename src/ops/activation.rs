@@ -172,10 +172,11 @@ fn gate_rows_backward<E: Element>(
         let (a, b) = pre.split_at(inner);
         let (da, db) = dpre.split_at_mut(inner);
         with_constant(activation, |act| {
-            for i in 0..inner {
-                let (dy, a) = (dy[i].wide(), a[i].wide());
-                da[i] = E::round(dy * b[i].wide() * act.derivative(a));
-                db[i] = E::round(dy * act.apply(a));
+            for ((da, a), (b, dy)) in da.iter_mut().zip(a).zip(b.iter().zip(dy)) {
+                *da = E::round(dy.wide() * b.wide() * act.derivative(a.wide()));
+            }
+            for ((db, a), dy) in db.iter_mut().zip(a).zip(dy) {
+                *db = E::round(dy.wide() * act.apply(a.wide()));
             }
         });
     }

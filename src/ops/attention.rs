@@ -169,9 +169,11 @@ struct Place {
 impl Place {
     /// [T, width] of `x` [N, stride], from column `col` on.
     fn rows<E: Element>(&self, x: &[E], stride: usize, col: usize, width: usize) -> Vec<E::Acc> {
-        (self.first..self.first + self.len)
-            .flat_map(|n| x[n * stride + col..][..width].iter().map(|x| x.wide()))
-            .collect()
+        let mut rows = Vec::with_capacity(self.len * width);
+        for n in self.first..self.first + self.len {
+            rows.extend(x[n * stride + col..][..width].iter().map(|x| x.wide()));
+        }
+        rows
     }
 }
 

@@ -269,11 +269,11 @@ pub(super) fn linear_dx_rows<E: Element>(
 }
 
 /// dW += dyᵀ x, db += Σ dy over all rows of the slices. Tasks share out the rows of W, so that
-/// each sum over tokens belongs to one task.
+/// each sum over tokens belongs to one task; they are large, because each packs all of x anew.
 pub(super) fn linear_dw_rows<E: Element>(grads: &mut [E::Acc], dy: &[E], x: &[E], at: &Linear) {
     let rows = x.len() / at.n_in;
     let (dy, x) = (E::widen(dy), E::widen(x));
-    let task = rows_per_task(at.n_out);
+    let task = at.n_out.div_ceil(2).clamp(32, 256);
     grads[at.weight.range()].par_chunks_mut(task * at.n_in).enumerate().for_each(|(t, dw)| {
         let m = dw.len() / at.n_in;
         let dy = Mat::strided(&dy[t * task..], rows, m, at.n_out).t();

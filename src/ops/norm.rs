@@ -197,8 +197,8 @@ fn add_to<A: Float>(to: &mut [A], from: &[A]) {
 fn norm_rows<E: Element>(y: &mut [E], stats: &mut [E::Acc], x: &[E], params: &[E], at: &Norm) {
     let c = at.width;
     let n = E::Acc::of(c as f64);
-    let gamma = &params[at.weight.range()];
-    let beta = at.bias.map(|b| &params[b.range()]);
+    let gamma = &params[at.weight.range()][..c];
+    let beta = at.bias.map(|b| &params[b.range()][..c]);
     for ((y, stats), x) in
         y.chunks_exact_mut(c).zip(stats.chunks_exact_mut(2)).zip(x.chunks_exact(c))
     {
@@ -214,11 +214,12 @@ fn norm_rows<E: Element>(y: &mut [E], stats: &mut [E::Acc], x: &[E], params: &[E
         stats[0] = mean;
         stats[1] = rstd;
         for i in 0..c {
-            let normed = (x[i].wide() - mean) * rstd * gamma[i].wide();
-            y[i] = E::round(match beta {
-                Some(beta) => normed + beta[i].wide(),
-                None => normed,
-            });
+            y[i] = E::round((x[i].wide() - mean) * rstd * gamma[i].wide());
+        }
+        if let Some(beta) = beta {
+            for i in 0..c {
+                y[i] = E::round((x[i].wide() - mean) * rstd * gamma[i].wide() + beta[i].wide());
+            }
         }
     }
 }
@@ -238,6 +239,7 @@ fn norm_rows_backward<E: Element>(
     let n = E::Acc::of(c as f64);
     let mut partial = vec![E::Acc::ZERO; 2 * c];
     let (dgamma, dbeta) = partial.split_at_mut(c);
+    let (gamma, dbeta) = (&gamma[..c], &mut dbeta[..c]);
     for (((dx, dy), x), stats) in dx
         .chunks_exact_mut(c)
         .zip(dy.chunks_exact(c))

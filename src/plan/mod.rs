@@ -149,7 +149,10 @@ impl PlanInput {
 
 /// Plans a step of `arch`, which must be valid, and `input`, whose `micro` must divide `tokens`.
 pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
-    assert!(input.micro > 0 && input.tokens % input.micro == 0, "plan: micro must divide tokens");
+    assert!(
+        input.micro > 0 && input.tokens.is_multiple_of(input.micro),
+        "plan: micro must divide tokens"
+    );
     let dev = Meter::new(Null::new(input.x, input.acc));
     let batch = input.batch(arch, input.micro);
     let capacity = input.capacity.unwrap_or(Capacity::of(&batch, arch.pair));
@@ -372,8 +375,8 @@ impl Plan {
             f,
             "\nA step's floor is the sum over calls of max(FLOP / (FLOP/s), bytes / (bytes/s));\n\
              ms and tokens/s are that floor's: no launch, no overlap lost. Data-sheet peaks are\n\
-             not reached in practice. MFU = {} model FLOPs a step / floor / data-sheet peak, where\n\
-             model FLOPs = 6 Σ rows · n_in · n_out (all weights) + 12 C Σ attended pairs.\n\
+             not reached in practice. MFU = {} model FLOPs a step / floor / data-sheet peak,\n\
+             model FLOPs being 6 Σ rows · n_in · n_out (all weights) + 12 C Σ attended pairs.\n\
              The largest pass [tokens] leaves {} to the driver.",
             count(self.model_flops),
             size(RESERVED),

@@ -37,8 +37,9 @@ pub struct Schedule {
 }
 
 impl Default for Schedule {
+    /// What a small model learns fast by; the recipes of large ones name their own.
     fn default() -> Self {
-        Schedule { shape: Shape::Cosine, peak: 6e-4, warmup: 100, floor: 0.1, decay: 0.2 }
+        Schedule { shape: Shape::Wsd, peak: 3e-3, warmup: 60, floor: 0.0, decay: 0.4 }
     }
 }
 

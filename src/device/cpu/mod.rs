@@ -93,7 +93,7 @@ impl<T: HostElement> Buffer for Vec<T> {
 /// Rows that one task takes: enough to be worth a task, few enough that a block of the widest
 /// activations stays in a core's cache. A function of the size alone.
 pub fn rows_per_task(rows: usize) -> usize {
-    rows.div_ceil(8).clamp(8, 256)
+    rows.div_ceil(8).clamp(8, 512)
 }
 
 /// `f(first row, rows of y)` over blocks of rows of `y` [rows, width], in parallel.

@@ -12,12 +12,13 @@
 //!      √K |t|, which is about the RMS of y. Hence ε_X · scale, whatever K.
 //!   2. The running sum is rounded K times in Acc, each time by ε_acc of its size then, √k |t|.
 //!      Together √(Σ_k k) ε_acc |t| = K/√2 · ε_acc |t|. Hence √K · ε_acc · scale.
+//!
 //! So |a − b| ≤ C (ε_X [if stored] + √K ε_acc) · (|a| + rms), with B's epsilons. |a| admits an
 //! outlier's own rounding; rms is the larger of that of the element's row and that of the whole
 //! result, as a row may be exactly zero in theory (the query gradient of a sequence's first token)
-//! and few rows may be anything but zero (the gradient of a table). C is [`SLACK`]: what the
-//! statistics of the largest of many errors, and functions steeper than 1, need. [`Lockstep::worst`]
-//! tells how much of its bound each op has used.
+//! and few rows may be anything but zero (the gradient of a table). C is `SLACK`: what the
+//! statistics of the largest of many errors, and functions steeper than 1, need.
+//! [`Lockstep::worst`] tells how much of its bound each op has used.
 //!
 //! NaN only agrees with NaN, and an infinity with itself. What an op should leave alone is not
 //! looked at; a write out of place shows in the op that reads it.
