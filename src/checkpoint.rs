@@ -1,9 +1,9 @@
 //! Checkpoints: everything that a run needs to go on, or a model to be used.
 //!
 //! ```text
-//! checkpoints/step-000400/   config.json  model.safetensors  tokenizer.json     a Hugging Face model
-//!                            optimizer.safetensors                              moments, by parameter
-//!                            state.json                                         step, counts, digests
+//! checkpoints/step-000400/   config.json  model.safetensors  tokenizer.json   a Hugging Face model
+//!                            optimizer.safetensors                            moments by parameter
+//!                            state.json                                       step, digests
 //! checkpoints/last, best     links to two of them
 //! ```
 //! A checkpoint is written under another name, synced file by file, and renamed: under its own name

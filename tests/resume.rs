@@ -298,7 +298,7 @@ fn links_left_behind_are_set_on_resuming() {
     assert!(links.join("best/state.json").exists());
 }
 
-/// Files cannot grow beyond a limit, as on a disk that is full: the run stops, what was saved stays.
+/// Files cannot grow beyond a limit, as on a full disk: the run stops, what was saved stays.
 #[test]
 fn a_checkpoint_that_does_not_fit_leaves_the_earlier_ones() {
     let lab = Lab::new();

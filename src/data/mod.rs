@@ -7,7 +7,7 @@
 //! ```
 //!
 //! **Invariant.** Batch k of a (data set, objective, N, context, seed) is the same whenever,
-//! wherever and by whichever thread it is made. Nothing here has state that a checkpoint would need.
+//! wherever and by whichever thread it is made. Nothing here has state for a checkpoint to keep.
 
 pub mod dataset;
 pub(crate) mod files;

@@ -1,9 +1,11 @@
 //! Attention within each sequence of a token-flat batch.
 //!
-//! A head of width D over one sequence, with s_ij = q_i · k_j / √D on the allowed j and −∞ elsewhere:
+//! A head of width D over one sequence, with s_ij = q_i · k_j / √D on the allowed j, else −∞:
 //!   lse_i = log Σ_j exp s_ij,  p_ij = exp(s_ij − lse_i),  o_i = Σ_j p̃_ij v_j
-//! where p̃ is p under dropout. Backward, with δ_i = do_i · o_i and dp_ij = do_i · v_j (under the same mask):
-//!   ds_ij = p_ij (dp_ij − δ_i),  dq_i = Σ_j ds_ij k_j / √D,  dk_j = Σ_i ds_ij q_i / √D,  dv_j = Σ_i p̃_ij do_i
+//! where p̃ is p under dropout. Backward, with δ_i = do_i · o_i and dp_ij = do_i · v_j (under the
+//! same mask):
+//!   ds_ij = p_ij (dp_ij − δ_i),  dv_j = Σ_i p̃_ij do_i
+//!   dq_i = Σ_j ds_ij k_j / √D,   dk_j = Σ_i ds_ij q_i / √D
 //! (Dao 2023.) The reference works on blocks of query rows against the keys they may see: memory
 //! grows with the sequence's length, not its square. The allowed keys of a row are one interval.
 

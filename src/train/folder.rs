@@ -24,7 +24,8 @@ pub enum FolderError {
     )]
     Exists(PathBuf),
     #[error(
-        "{0} holds files but no run, so it is not touched, not by --force: name another with --out"
+        "{0} holds files but no run, so it is not touched, not by --force: name another with \
+         --out"
     )]
     NotARun(PathBuf),
     #[error("{0} holds no run to resume (no config.toml): leave out --resume")]
