@@ -178,7 +178,13 @@ pub enum ConfigError {
         "the objective is {objective}, but this model attends {attends}: choose preset {preset}, \
          or --set model.causal={causal}"
     )]
-    Objective { objective: &'static str, attends: &'static str, preset: &'static str, causal: bool },
+    Objective {
+        objective: &'static str,
+        /// What the model attends to, in words.
+        attends: &'static str,
+        preset: &'static str,
+        causal: bool,
+    },
     #[error(
         "batch.context {context} is longer than the model's {longest} positions: lower it, or \
          --set model.context={context}"
@@ -324,7 +330,8 @@ fn range(key: &'static str, value: f64, good: bool, must: &'static str) -> Resul
     if good && value.is_finite() { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
 }
 
-/// Objective and preset each follow from the other where only one is given.
+/// Objective and preset each follow from the other where only one is given; constants of an
+/// optimizer with no rule are AdamW's.
 fn complete(table: &mut Table) -> Result<(), ConfigError> {
     let named = |table: &Table, outer: &str, inner: &str| {
         Some(table.get(outer)?.get(inner)?.as_str()?.to_string())
@@ -338,6 +345,9 @@ fn complete(table: &mut Table) -> Result<(), ConfigError> {
     let model = if causal { "gpt2-tiny" } else { "modernbert-tiny" };
     subtable(table, "objective")?.entry("kind").or_insert(kind.into());
     subtable(table, "model")?.entry("preset").or_insert(model.into());
+    if let Some(optimizer) = table.get_mut("optimizer").and_then(Value::as_table_mut) {
+        optimizer.entry("rule").or_insert("adamw".into());
+    }
     Ok(())
 }
 
