@@ -1,0 +1,211 @@
+//! Models at work: `fill`, `generate`, `trace`; and model folders that are none.
+
+use crate::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+
+/// Name, type, shape and bytes.
+pub type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// Reads a file's tensors and writes them again, changed.
+pub fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<Tensor>)) {
+    let bytes = fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let own = |(name, view): (String, TensorView)| {
+        (name, view.dtype(), view.shape().to_vec(), view.data().to_vec())
+    };
+    let mut tensors: Vec<Tensor> = file.tensors().into_iter().map(own).collect();
+    change(&mut tensors);
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data)))
+        .map(|(name, view)| (name, view.unwrap()));
+    let metadata = [("format".to_string(), "pt".to_string())].into();
+    fs::write(path, serialize(views, Some(metadata)).unwrap()).unwrap();
+}
+
+/// Half of the rows of the tensor whose name ends so.
+pub fn halve(tensors: &mut [Tensor], name: &str) {
+    let found = tensors.iter_mut().find(|(n, ..)| n.ends_with(name)).unwrap();
+    found.2[0] /= 2;
+    let half = found.3.len() / 2;
+    found.3.truncate(half);
+}
+
+fn stdout(lab: &Lab, args: &[&str]) -> String {
+    succeeds(&mut lab.program(args)).0
+}
+
+#[test]
+fn fill_prints_the_likeliest_for_each_mask() {
+    let lab = Lab::new();
+    let model = masked();
+    let text = "On day[MASK] the whale[MASK] the sea";
+    let shown = stdout(&lab, &["fill", "--model", &model, "-k", "4", text]);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    assert_eq!(lines[0], text);
+    for line in &lines[1..] {
+        let shares: Vec<f64> =
+            line.split_whitespace().filter_map(|w| w.strip_suffix('%')?.parse().ok()).collect();
+        assert_eq!(shares.len(), 4, "{line}");
+        assert!(shares.is_sorted_by(|a, b| a >= b), "{line}");
+    }
+    assert_eq!(stdout(&lab, &["fill", "--model", &model, "-k", "4", text]), shown);
+}
+
+#[test]
+fn generate_is_seeded() {
+    let lab = Lab::new();
+    let model = causal();
+    let text = |more: &[&str]| {
+        let args = ["generate", "--model", &model, "--prompt", "On day", "--length", "30"];
+        stdout(&lab, &[&args, more].concat())
+    };
+    let first = text(&["--seed", "3"]);
+    assert!(first.starts_with("On day") && first.len() > 7, "{first:?}");
+    assert_eq!(text(&["--seed", "3"]), first);
+    assert_ne!(text(&["--seed", "4"]), first);
+    let greedy = text(&["--temperature", "0"]);
+    assert_eq!(text(&["--temperature", "0", "--seed", "9"]), greedy);
+    assert_eq!(text(&["--top-k", "1", "--seed", "8"]), greedy);
+    let folder = format!("{model}/checkpoints/best");
+    let args = ["generate", "--model", &folder, "--prompt", "On day", "--length", "30"];
+    assert_eq!(stdout(&lab, &[&args[..], &["--seed", "3"]].concat()), first);
+}
+
+#[test]
+fn what_fill_and_generate_cannot_do() {
+    let lab = Lab::new();
+    let (masked, causal) = (masked(), causal());
+    let refused = |args: &[&str], parts: &[&str]| {
+        refuses(&mut lab.program(args), parts);
+    };
+    refused(&["fill", "--model", &masked, "no gap"], &["no [MASK]", "put it"]);
+    refused(&["fill", "--model", &causal, "a [MASK]"], &["masked", "`warpwright generate`"]);
+    refused(&["generate", "--model", &masked], &["causal", "`warpwright fill`"]);
+    refused(&["fill", "--model", &masked, "-k", "0", "[MASK]"], &["--top", "at least 1"]);
+    let long = format!("[MASK]{}", " whale".repeat(100));
+    refused(&["fill", "--model", &masked, &long], &["tokens long", "takes 64", "shorten"]);
+    refused(&["fill", "--model", &masked], &["<TEXT>", "--help"]);
+    let hot = ["generate", "--model", &causal, "--temperature=-1"];
+    refused(&hot, &["--temperature -1", "0 or more"]);
+    refused(&["generate", "--model", &causal, "--top-p", "0"], &["--top-p 0", "above 0"]);
+    refused(&["generate", "--model", &causal, "--top-p", "nan"], &["--top-p"]);
+}
+
+#[test]
+fn folders_that_hold_no_model() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("empty")).unwrap();
+    lab.write("batch.json", r#"{"input_ids": [[7, 8, 9]]}"#);
+    let commands: [&[&str]; 3] = [
+        &["fill", "[MASK]"],
+        &["generate"],
+        &["trace", "--input", "batch.json", "--output", "out"],
+    ];
+    for command in commands {
+        for (model, part) in [
+            ("nowhere", "does not exist: give the folder"),
+            ("empty", "has no config.json"),
+            ("corpus.txt", "is not a folder"),
+        ] {
+            refuses(lab.program(command).args(["--model", model]), &[model, part]);
+        }
+    }
+    assert!(!lab.path("out").exists());
+}
+
+#[test]
+fn models_that_are_damaged() {
+    let lab = Lab::new();
+    let copy = |name: &str| {
+        let to = lab.path(name);
+        fs::create_dir(&to).unwrap();
+        for entry in fs::read_dir(format!("{}/checkpoints/best/", masked())).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        to
+    };
+    let refused = |model: &str, parts: &[&str]| {
+        refuses(&mut lab.program(&["fill", "--model", model, "a[MASK]"]), parts);
+    };
+    rewrite(&copy("lacking").join("model.safetensors"), |tensors| {
+        tensors.retain(|(name, ..)| !name.ends_with("layers.0.mlp.Wi.weight"));
+    });
+    refused("lacking", &["no tensor", "layers.0.mlp.Wi.weight", "same model"]);
+    rewrite(&copy("misshapen").join("model.safetensors"), |tensors| {
+        halve(tensors, "layers.0.mlp.Wi.weight");
+    });
+    refused("misshapen", &["layers.0.mlp.Wi.weight", "[24, 16]", "[48, 16]"]);
+    rewrite(&copy("headless").join("model.safetensors"), |tensors| {
+        tensors.retain(|(name, ..)| !name.starts_with("head.") && !name.starts_with("decoder."));
+    });
+    refused("headless", &["lacks the head", "pretrained model"]);
+    let weights = copy("cut").join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 10]).unwrap();
+    refused("cut", &["truncated", "copy or download"]);
+    fs::write(copy("text").join("model.safetensors"), "weights").unwrap();
+    refused("text", &["model.safetensors", "copy or download"]);
+    fs::write(copy("json").join("config.json"), "{").unwrap();
+    refused("json", &["config.json", "not JSON"]);
+    fs::remove_file(copy("weightless").join("model.safetensors")).unwrap();
+    refused("weightless", &["no model.safetensors"]);
+    fs::remove_file(copy("wordless").join("tokenizer.json")).unwrap();
+    refused("wordless", &["no tokenizer here"]);
+    lab.shards("other");
+    fs::copy(lab.path("other/tokenizer.json"), copy("foreign").join("tokenizer.json")).unwrap();
+}
+
+/// `trace` of this batch with the causal model.
+fn trace(lab: &Lab, json: &str, more: &[&str]) -> std::process::Command {
+    lab.write("batch.json", json);
+    let mut command = lab.program(&["trace", "--input", "batch.json", "--model", &causal()]);
+    command.args(more);
+    command
+}
+
+#[test]
+fn trace_writes_logits_loss_and_every_gradient() {
+    let lab = Lab::new();
+    let json = r#"{"input_ids": [[7, 8, 9, 10], [11, 12]], "labels": [[7, 8, 9, 10], [11, 12]]}"#;
+    succeeds(&mut trace(&lab, json, &["--output", "out", "--dtype", "f64"]));
+    let bytes = fs::read(lab.path("out")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("loss").unwrap().shape(), [1]);
+    assert_eq!(file.tensor("logits").unwrap().shape()[0], 6);
+    let weights = fs::read(format!("{}/checkpoints/best/model.safetensors", causal())).unwrap();
+    for (name, view) in SafeTensors::deserialize(&weights).unwrap().tensors() {
+        let grad = file.tensor(&format!("grad.{name}")).unwrap();
+        assert_eq!(grad.shape(), view.shape(), "{name}");
+    }
+}
+
+#[test]
+fn batches_that_cannot_be_traced() {
+    let lab = Lab::new();
+    let refused = |json: &str, parts: &[&str]| {
+        refuses(&mut trace(&lab, json, &["--output", "out"]), parts);
+    };
+    refused("{", &["batch.json", "not a batch", "line 1"]);
+    refused("{}", &["not a batch", "input_ids"]);
+    refused(r#"{"input_ids": [[1]], "lables": [[1]]}"#, &["lables", "labels"]);
+    refused(r#"{"input_ids": [[-1]]}"#, &["not a batch", "-1"]);
+    refused(r#"{"input_ids": [[]]}"#, &["no token"]);
+    refused(r#"{"input_ids": [[70000]]}"#, &["70000", "beyond the vocabulary"]);
+    refused(r#"{"input_ids": [[1, 2]], "labels": [[1]]}"#, &["labels", "shape of input_ids"]);
+    refused(r#"{"input_ids": [[1]], "labels": [[-5]]}"#, &["-5", "-100"]);
+    refused(r#"{"input_ids": [[1]], "pair_labels": [0]}"#, &["no pair head"]);
+    refused(r#"{"input_ids": [[1]], "token_type_ids": [[1]]}"#, &["token_type_ids", "1"]);
+    let long = format!(r#"{{"input_ids": [{:?}]}}"#, vec![1; 65]);
+    refused(&long, &["65 tokens", "takes 64", "cut it"]);
+    let none = ["trace", "--model", &causal(), "--input", "none.json", "--output", "out"];
+    refuses(&mut lab.program(&none), &["none.json", "No such file"]);
+    assert!(!lab.path("out").exists());
+    let json = r#"{"input_ids": [[1, 2, 3]]}"#;
+    let full = ["--output", "/dev/full"];
+    refuses(&mut trace(&lab, json, &full), &["no space left", "/dev/full", "write elsewhere"]);
+    let nowhere = ["--output", "nowhere/out"];
+    refuses(&mut trace(&lab, json, &nowhere), &["nowhere/out", "cannot be written"]);
+}
