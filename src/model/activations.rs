@@ -68,10 +68,19 @@ pub struct PickedActs<D: Memory> {
     pub residual: D::X,
 }
 
+/// The head's transform.
+pub struct TransformActs<D: Memory> {
+    /// [M, E]
+    pub pre: D::X,
+    pub act: D::X,
+    pub y: D::X,
+    /// [M, 2]
+    pub stats: D::Acc,
+}
+
 /// The head's.
 pub struct HeadActs<D: Memory> {
-    /// [M, E]: pre-activation, activation, norm, and the norm's [M, 2]
-    pub transform: Option<(D::X, D::X, D::X, D::Acc)>,
+    pub transform: Option<TransformActs<D>>,
     /// [chunk, V]
     pub logits: D::X,
     pub pair: Option<PairActs<D>>,
@@ -146,7 +155,8 @@ impl<D: Device> Activations<D> {
             mlp: join(),
         };
         let pre_norm = arch.placement == Placement::Pre;
-        let transform = arch.head == Head::Transform;
+        let transform =
+            || TransformActs { pre: x(m * e), act: x(m * e), y: x(m * e), stats: acc(m * 2) };
         let pair = || PairActs {
             first: x(s * c),
             pre: x(s * c),
@@ -177,7 +187,7 @@ impl<D: Device> Activations<D> {
             layers: (0..arch.layers).map(layer).collect(),
             picked: PickedActs { o: x(m * c), residual: x(m * c) },
             head: HeadActs {
-                transform: transform.then(|| (x(m * e), x(m * e), x(m * e), acc(m * 2))),
+                transform: (arch.head == Head::Transform).then(transform),
                 logits: scratch(LOGIT_ROWS.min(m) * arch.vocab),
                 pair: arch.pair.then(pair),
             },

@@ -1,7 +1,7 @@
 //! Heads: from the last hidden states to losses and logits, and the gradient back.
 
 use crate::device::{Class, Device};
-use crate::model::activations::{Activations, PairActs};
+use crate::model::activations::{Activations, PairActs, TransformActs};
 use crate::model::batch::DeviceBatch;
 use crate::model::params::Pair;
 use crate::model::transformer::Model;
@@ -35,7 +35,7 @@ impl<D: Device> Model<D> {
         self.transform(dev, acts, batch.counts.loss_rows);
         let Activations { head, layers, .. } = acts;
         let hidden = &layers[self.arch.layers - 1].mlp.y;
-        let x = head.transform.as_ref().map_or(hidden, |(_, _, y, _)| y);
+        let x = head.transform.as_ref().map_or(hidden, |t| &t.y);
         let input = LossInput { x, targets: &batch.targets, rows: batch.counts.loss_rows };
         let (params, decoder) = (&self.params, &self.layout.decoder);
         dev.head_loss(&mut sums.tokens, None, &mut head.logits, input, params, decoder);
@@ -69,7 +69,8 @@ impl<D: Device> Model<D> {
         }
         let [d_y, d_act, d_pre] = &mut flow.de;
         let targets = &batch.targets;
-        if let (Some(t), Some((pre, act, y, stats))) = (&at.transform, &head.transform) {
+        if let (Some(t), Some(kept)) = (&at.transform, &head.transform) {
+            let TransformActs { pre, act, y, stats } = kept;
             let train = Some(LossGrads { dx: d_y, grads, scale: scales.tokens });
             let input = LossInput { x: y, targets, rows: loss_rows };
             dev.head_loss(&mut sums.tokens, train, &mut head.logits, input, params, &at.decoder);
@@ -112,7 +113,7 @@ impl<D: Device> Model<D> {
         let rows = batch.counts.head_rows();
         self.transform(dev, acts, rows);
         let hidden = self.hidden(acts);
-        let x = acts.head.transform.as_ref().map_or(hidden, |(_, _, y, _)| y);
+        let x = acts.head.transform.as_ref().map_or(hidden, |t| &t.y);
         dev.linear(logits, x, &self.params, &self.layout.decoder, rows);
     }
 
@@ -137,8 +138,8 @@ impl<D: Device> Model<D> {
     fn transform(&self, dev: &D, acts: &mut Activations<D>, rows: usize) {
         let Activations { head, layers, .. } = acts;
         let hidden = &layers[self.arch.layers - 1].mlp.y;
-        if let (Some(t), Some((pre, act, y, stats))) = (&self.layout.transform, &mut head.transform)
-        {
+        if let (Some(t), Some(kept)) = (&self.layout.transform, &mut head.transform) {
+            let TransformActs { pre, act, y, stats } = kept;
             let act_of_head = self.arch.head_activation;
             dev.linear_act(act, pre, hidden, &self.params, &t.dense, act_of_head, rows);
             dev.norm(y, stats, act, &self.params, &t.norm, rows);

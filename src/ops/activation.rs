@@ -26,41 +26,32 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// act(x)
-    #[inline(always)]
-    pub fn apply<A: Float>(self, x: A) -> A {
-        let half = A::of(0.5);
+    /// y = act(x), element by element.
+    pub fn map<E: Element>(self, y: &mut [E::Acc], x: &[E]) {
         match self {
-            Activation::Gelu => half * x * (A::ONE + (x * A::of(SQRT_HALF)).erf()),
-            Activation::GeluTanh => half * x * (A::ONE + tanh_argument(x).tanh()),
-            Activation::Silu => x * sigmoid(x),
-            Activation::Tanh => x.tanh(),
+            Activation::Gelu => each(y, x, gelu),
+            Activation::GeluTanh => each(y, x, gelu_tanh),
+            Activation::Silu => each(y, x, silu),
+            Activation::Tanh => each(y, x, Float::tanh),
         }
     }
 
-    /// act'(x)
-    #[inline(always)]
-    pub fn derivative<A: Float>(self, x: A) -> A {
-        let half = A::of(0.5);
+    /// y = act'(x), element by element.
+    pub fn map_derivative<E: Element>(self, y: &mut [E::Acc], x: &[E]) {
         match self {
-            Activation::Gelu => {
-                let cdf = half * (A::ONE + (x * A::of(SQRT_HALF)).erf());
-                cdf + x * A::of(INV_SQRT_2PI) * (-(half * x * x)).exp()
-            }
-            Activation::GeluTanh => {
-                let t = tanh_argument(x).tanh();
-                let slope = A::of(SQRT_2_OVER_PI) * (A::ONE + A::of(3.0 * CUBIC) * x * x);
-                half * (A::ONE + t) + half * x * (A::ONE - t * t) * slope
-            }
-            Activation::Silu => {
-                let s = sigmoid(x);
-                s * (A::ONE + x * (A::ONE - s))
-            }
-            Activation::Tanh => {
-                let t = x.tanh();
-                A::ONE - t * t
-            }
+            Activation::Gelu => each(y, x, gelu_derivative),
+            Activation::GeluTanh => each(y, x, gelu_tanh_derivative),
+            Activation::Silu => each(y, x, silu_derivative),
+            Activation::Tanh => each(y, x, tanh_derivative),
         }
+    }
+}
+
+/// One loop a function, so that each vectorises.
+fn each<E: Element>(y: &mut [E::Acc], x: &[E], f: impl Fn(E::Acc) -> E::Acc) {
+    assert_eq!(y.len(), x.len(), "activation: lengths differ");
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = f(x.wide());
     }
 }
 
@@ -70,13 +61,55 @@ const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044715;
 
 #[inline(always)]
+fn gelu<A: Float>(x: A) -> A {
+    A::of(0.5) * x * (A::ONE + (x * A::of(SQRT_HALF)).erf())
+}
+
+#[inline(always)]
+fn gelu_derivative<A: Float>(x: A) -> A {
+    let half = A::of(0.5);
+    let cdf = half * (A::ONE + (x * A::of(SQRT_HALF)).erf());
+    cdf + x * A::of(INV_SQRT_2PI) * (-(half * x * x)).exp()
+}
+
+#[inline(always)]
+fn gelu_tanh<A: Float>(x: A) -> A {
+    A::of(0.5) * x * (A::ONE + tanh_argument(x).tanh())
+}
+
+#[inline(always)]
+fn gelu_tanh_derivative<A: Float>(x: A) -> A {
+    let half = A::of(0.5);
+    let t = tanh_argument(x).tanh();
+    let slope = A::of(SQRT_2_OVER_PI) * (A::ONE + A::of(3.0 * CUBIC) * x * x);
+    half * (A::ONE + t) + half * x * (A::ONE - t * t) * slope
+}
+
+#[inline(always)]
 fn tanh_argument<A: Float>(x: A) -> A {
     A::of(SQRT_2_OVER_PI) * (x + A::of(CUBIC) * x * x * x)
 }
 
 #[inline(always)]
+fn silu<A: Float>(x: A) -> A {
+    x * sigmoid(x)
+}
+
+#[inline(always)]
+fn silu_derivative<A: Float>(x: A) -> A {
+    let s = sigmoid(x);
+    s * (A::ONE + x * (A::ONE - s))
+}
+
+#[inline(always)]
 fn sigmoid<A: Float>(x: A) -> A {
     A::ONE / (A::ONE + (-x).exp())
+}
+
+#[inline(always)]
+fn tanh_derivative<A: Float>(x: A) -> A {
+    let t = x.tanh();
+    A::ONE - t * t
 }
 
 pub trait ActivationOps: Memory {
@@ -144,19 +177,17 @@ impl<E: Element> ActivationOps for Cpu<E> {
     }
 }
 
-#[inline(always)]
 fn gate_rows<E: Element>(y: &mut [E], pre: &[E], activation: Activation, inner: usize) {
+    let mut act = vec![E::Acc::ZERO; inner];
     for (y, pre) in y.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
         let (a, b) = pre.split_at(inner);
-        with_constant(activation, |act| {
-            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                *y = E::round(act.apply(a.wide()) * b.wide());
-            }
-        });
+        activation.map(&mut act, a);
+        for ((y, act), b) in y.iter_mut().zip(&act).zip(b) {
+            *y = E::round(*act * b.wide());
+        }
     }
 }
 
-#[inline(always)]
 fn gate_rows_backward<E: Element>(
     dpre: &mut [E],
     dy: &[E],
@@ -164,31 +195,18 @@ fn gate_rows_backward<E: Element>(
     activation: Activation,
     inner: usize,
 ) {
-    let rows = dpre
-        .chunks_exact_mut(2 * inner)
-        .zip(dy.chunks_exact(inner))
-        .zip(pre.chunks_exact(2 * inner));
-    for ((dpre, dy), pre) in rows {
+    let (mut act, mut slope) = (vec![E::Acc::ZERO; inner], vec![E::Acc::ZERO; inner]);
+    let rows = dpre.chunks_exact_mut(2 * inner).zip(dy.chunks_exact(inner));
+    for ((dpre, dy), pre) in rows.zip(pre.chunks_exact(2 * inner)) {
         let (a, b) = pre.split_at(inner);
         let (da, db) = dpre.split_at_mut(inner);
-        with_constant(activation, |act| {
-            for ((da, a), (b, dy)) in da.iter_mut().zip(a).zip(b.iter().zip(dy)) {
-                *da = E::round(dy.wide() * b.wide() * act.derivative(a.wide()));
-            }
-            for ((db, a), dy) in db.iter_mut().zip(a).zip(dy) {
-                *db = E::round(dy.wide() * act.apply(a.wide()));
-            }
-        });
-    }
-}
-
-/// Calls `f` with the activation as a constant, so that the loop in it has no branch.
-#[inline(always)]
-pub fn with_constant(activation: Activation, mut f: impl FnMut(Activation)) {
-    match activation {
-        Activation::Gelu => f(Activation::Gelu),
-        Activation::GeluTanh => f(Activation::GeluTanh),
-        Activation::Silu => f(Activation::Silu),
-        Activation::Tanh => f(Activation::Tanh),
+        activation.map(&mut act, a);
+        activation.map_derivative(&mut slope, a);
+        for ((da, slope), (b, dy)) in da.iter_mut().zip(&slope).zip(b.iter().zip(dy)) {
+            *da = E::round(dy.wide() * b.wide() * *slope);
+        }
+        for ((db, act), dy) in db.iter_mut().zip(&act).zip(dy) {
+            *db = E::round(dy.wide() * *act);
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::activation::{Activation, with_constant};
+use super::activation::Activation;
 use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
@@ -121,11 +121,13 @@ impl<E: Element> LinearOps for Cpu<E> {
             .zip(x[..rows * at.n_in].par_chunks(task * at.n_in))
             .for_each(|((y, pre), x)| {
                 weights.forward(pre, x, at);
-                with_constant(activation, |act| {
-                    for (y, pre) in y.iter_mut().zip(&*pre) {
-                        *y = E::round(act.apply(pre.wide()));
+                let mut act = vec![E::Acc::ZERO; at.n_out];
+                for (y, pre) in y.chunks_exact_mut(at.n_out).zip(pre.chunks_exact(at.n_out)) {
+                    activation.map(&mut act, pre);
+                    for (y, &act) in y.iter_mut().zip(&act) {
+                        *y = E::round(act);
                     }
-                });
+                }
             });
     }
 
@@ -161,11 +163,13 @@ impl<E: Element> LinearOps for Cpu<E> {
             .for_each(|((dpre, dy), pre)| {
                 E::with_wide(dpre, |dpre| {
                     weights.backward(dpre, dy, at, Into::Set);
-                    with_constant(activation, |act| {
-                        for (d, pre) in dpre.iter_mut().zip(pre) {
-                            *d *= act.derivative(pre.wide());
+                    let mut slope = vec![E::Acc::ZERO; at.n_in];
+                    for (d, pre) in dpre.chunks_exact_mut(at.n_in).zip(pre.chunks_exact(at.n_in)) {
+                        activation.map_derivative(&mut slope, pre);
+                        for (d, &slope) in d.iter_mut().zip(&slope) {
+                            *d *= slope;
                         }
-                    });
+                    }
                 });
             });
     }
@@ -195,11 +199,11 @@ impl<E: Element> LinearOps for Cpu<E> {
             .zip(dy[..len].par_chunks(task))
             .zip(pre[..len].par_chunks(task))
             .for_each(|((dpre, dy), pre)| {
-                with_constant(activation, |act| {
-                    for ((d, dy), pre) in dpre.iter_mut().zip(dy).zip(pre) {
-                        *d = E::round(dy.wide() * act.derivative(pre.wide()));
-                    }
-                });
+                let mut slope = vec![E::Acc::ZERO; pre.len()];
+                activation.map_derivative(&mut slope, pre);
+                for ((d, dy), &slope) in dpre.iter_mut().zip(dy).zip(&slope) {
+                    *d = E::round(dy.wide() * slope);
+                }
             });
     }
 }
