@@ -18,7 +18,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Dtype};
 use crate::data::{Batch, Objective};
 use crate::device::meter::Meter;
 use crate::device::null::Null;
@@ -287,15 +287,22 @@ fn largest_micro(arch: &Arch, input: &PlanInput, limit: u64) -> usize {
 }
 
 /// Less memory than any run of `config` takes [bytes]: parameters with their gradients and moments,
-/// and one tensor a layer of a pass. Found without data, and without counting past 2^64, so that
-/// the impossible is refused before work begins; [`plan`] then says it exactly.
+/// and of each layer of a pass the five tensors q, k, v, what attention makes of them, and what the
+/// MLP reads. Found without data, and without counting past 2^64, so that the impossible is refused
+/// before work begins; [`plan`] then says it exactly.
 pub fn at_least(config: &Config) -> Result<u64, ConfigError> {
     let arch = config.arch(None)?;
     let of = |n: usize| n as f64;
     let block = of(arch.width) * (4.0 * of(arch.width) + 2.0 * of(arch.inner));
     let parameters = of(arch.blocks()) * block + of(arch.embed_width) * of(arch.vocab);
-    let pass = of(config.micro()) * of(arch.width) * of(arch.layers);
-    Ok((16.0 * parameters + 2.0 * pass) as u64)
+    let layer = 5.0 * of(arch.width);
+    let pass = of(config.micro()) * of(arch.layers) * layer;
+    let x = match config.dtype {
+        Dtype::F64 => 8.0,
+        Dtype::F32 => 4.0,
+        Dtype::Bf16 => 2.0,
+    };
+    Ok((16.0 * parameters + x * pass) as u64)
 }
 
 /// Whether this machine has `need` bytes of memory free; where it does not say, it has.
