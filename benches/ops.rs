@@ -1,5 +1,5 @@
-//! The op families on the CPU device, at the shapes of a GPT of width 384 over 4,096 tokens, and the
-//! products beside the gemm crate called directly on the same shapes with the same threads.
+//! The op families on the CPU device, at the shapes of a GPT of width 384 over 4,096 tokens, and
+//! the products beside the gemm crate called directly on the same shapes with the same threads.
 //!
 //!     cargo bench --bench ops -- [filter]
 
