@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Tokenizer;
+use crate::data::tokenizer::TokenizerError;
 use crate::device::{Buffer, Device};
 use crate::hf::{
     Entry, FloatType, LoadError, ModelDir, SafeError, SafeFile, SaveError, SpecialIds, save_model,
@@ -73,6 +74,8 @@ pub enum CheckpointError {
     Load(#[from] LoadError),
     #[error(transparent)]
     File(#[from] SafeError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     #[error("{0} holds no checkpoint to resume from: start again with --force")]
     None(PathBuf),
     #[error(
@@ -162,9 +165,7 @@ fn write_files<D: Device>(
     };
     save_model(dir, &model.arch, &contents.ids, contents.dtype, table, source)?;
     if let Some(tokenizer) = contents.tokenizer {
-        write(&dir.join("tokenizer.json"), tokenizer.to_json().as_bytes())?;
-        let config = tokenizer_config(tokenizer, model.arch.context);
-        write(&dir.join("tokenizer_config.json"), config.as_bytes())?;
+        tokenizer.export(dir, !model.arch.causal)?;
     }
     let entries: Vec<Entry> = MOMENTS
         .iter()
@@ -186,20 +187,6 @@ fn write_files<D: Device>(
         StateFile { version: VERSION, progress: contents.progress.clone(), files: digests(dir)? };
     let json = serde_json::to_vec_pretty(&file).expect("plain data serialises");
     write(&dir.join(STATE), &json)
-}
-
-/// What transformers' `AutoTokenizer` asks for beside `tokenizer.json`.
-fn tokenizer_config(tokenizer: &Tokenizer, context: usize) -> String {
-    let s = tokenizer.specials();
-    let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
-    let config = serde_json::json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": context,
-        "pad_token": token(s.pad), "unk_token": token(s.unk), "cls_token": token(s.cls),
-        "sep_token": token(s.sep), "mask_token": token(s.mask), "eos_token": token(s.eot),
-        "bos_token": token(s.eot),
-    });
-    format!("{config:#}\n")
 }
 
 /// The newest checkpoint of a run whose files are whole, and those passed over as damaged.

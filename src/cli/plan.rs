@@ -70,7 +70,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
     if args.json {
         return Ok(say(serde_json::to_string_pretty(&plan)?)?);
     }
-    Ok(write!(stdout(), "{plan}")?)
+    Ok(write!(stdout(), "{plan:#}")?)
 }
 
 /// The recipe, then this command's defaults where it is silent, then flags.

@@ -156,7 +156,7 @@ impl Job<'_> {
         }
         session.telemetry.progress.finish();
         let report = report::write(&self.folder.path, None)?;
-        self.say_what_next(&end, &report);
+        self.say_what_next(&end, session.heldout(), &report);
         Ok(())
     }
 
@@ -190,13 +190,18 @@ impl Job<'_> {
         }
     }
     /// What was made, and what can be done with it.
-    fn say_what_next(&self, end: &End, report: &Path) {
+    fn say_what_next(&self, end: &End, heldout: Option<f64>, report: &Path) {
         let run = self.folder.path.display();
         let seconds = self.began.elapsed().as_secs_f64();
         if let End::Interrupted(step) = end {
             tell(format_args!("\nstopped after step {step}; to go on:"));
             tell(format_args!("  warpwright pretrain --resume --out {run}"));
             return;
+        }
+        if let (Some(loss), Some(unigram)) = (heldout, self.data.baseline) {
+            tell(format_args!(
+                "\nheld-out loss {loss:.3} nats a token; by word counts alone (unigram) {unigram:.3}"
+            ));
         }
         tell(format_args!("\nin {}: wrote", duration(seconds)));
         tell(format_args!("  {run}/checkpoints/best    the model, a Hugging Face directory"));

@@ -391,6 +391,7 @@ impl Plan {
     }
 }
 
+/// `{}` is a summary, `{:#}` has every op and GPU.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let whole = |n: usize| commas(n as u64);
@@ -410,7 +411,14 @@ impl fmt::Display for Plan {
             format!("{} {}", format!("{class:?}").to_lowercase(), size(*bytes))
         });
         let classes: Vec<String> = classes.collect();
-        writeln!(f, "{:<15}{}: {}\n", "memory", size(self.bytes()), classes.join(", "))?;
+        writeln!(f, "{:<15}{}: {}", "memory", size(self.bytes()), classes.join(", "))?;
+        let bytes: f64 = self.ops.iter().map(|op| op.bytes).sum();
+        let (flops, moved) = (self.flops() / 1e9, size(bytes as u64));
+        write!(f, "{:<15}{flops:.1} GFLOP a step, {moved} moved", "operations")?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        writeln!(f, "\n")?;
         self.write_ops(f)?;
         if self.gpus.is_empty() { Ok(()) } else { self.write_gpus(f) }
     }

@@ -23,6 +23,8 @@ pub struct Progress {
     last_line: Option<Instant>,
     /// The latest held-out loss [nats a token].
     pub(super) heldout: Option<f64>,
+    /// That of the unigram model, to be told beside it.
+    pub baseline: Option<f64>,
 }
 
 impl Progress {
@@ -41,6 +43,7 @@ impl Progress {
             started: Instant::now(),
             last_line: None,
             heldout: None,
+            baseline: None,
         }
     }
 
@@ -66,8 +69,10 @@ impl Progress {
     pub fn eval(&mut self, record: &EvalRecord) {
         self.heldout = Some(record.loss);
         let (loss, accuracy) = (figure(record.loss), 100.0 * record.accuracy);
+        let unigram =
+            self.baseline.map(|b| format!(" (unigram {})", figure(b))).unwrap_or_default();
         self.say(&format!(
-            "step {}: held-out loss {loss}, perplexity {}, accuracy {accuracy:.1}%",
+            "step {}: held-out loss {loss}{unigram}, perplexity {}, accuracy {accuracy:.1}%",
             record.step,
             figure(record.loss.exp())
         ));

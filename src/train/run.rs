@@ -117,15 +117,21 @@ impl<'a, D: Device> Session<'a, D> {
         run: &'a Run<'a>,
         trainer: Trainer<Meter<D>>,
         progress: Progress,
-        telemetry: Telemetry,
+        mut telemetry: Telemetry,
     ) -> Self {
+        telemetry.progress.baseline = run.data.baseline;
         let saved = (progress.step > 0).then_some(progress.step);
         Session { dev, run, trainer, progress, telemetry, since: Instant::now(), saved }
     }
 
-    /// Whether this run was begun before.
+    /// Steps taken, those of earlier sessions included.
     pub fn step(&self) -> u64 {
         self.progress.step
+    }
+
+    /// The latest held-out loss [nats].
+    pub fn heldout(&self) -> Option<f64> {
+        self.progress.heldout
     }
 
     /// Takes all steps that are left, or those until `stop` is raised.

@@ -8,8 +8,10 @@ use crate::device::Device;
 use crate::predict::{PredictError, Predictor, Sampling};
 use crate::telemetry::metrics::{BLANK, Guess, Sample};
 
-/// Samples shown.
+/// Samples shown, and guesses for each.
 const SHOWN: usize = 5;
+/// Sequences from one sample to the next, so that they come from different texts.
+const STRIDE: usize = 37;
 /// Tokens of context shown on either side of a masked word.
 const AROUND: usize = 14;
 /// Tokens of held-out text that a causal model continues, and tokens it then draws.
@@ -23,13 +25,13 @@ pub fn samples<D: Device>(
 ) -> Result<Vec<Sample>, PredictError> {
     let sequences = data.heldout.iter().flat_map(sequences);
     if predictor.model.arch.causal {
-        return sequences.step_by(7).take(2).map(|ids| continued(predictor, &ids)).collect();
+        return sequences.step_by(STRIDE).take(2).map(|ids| continued(predictor, &ids)).collect();
     }
     let word_starts = predictor.tokenizer.word_starts();
     let mut samples = Vec::new();
-    for ids in sequences.step_by(7) {
+    for ids in sequences.step_by(STRIDE) {
         if let Some(at) = lone_word(&predictor.tokenizer, &word_starts, &ids) {
-            samples.push(filled(predictor, ids, at)?);
+            samples.push(filled(predictor, &word_starts, ids, at)?);
         }
         if samples.len() == SHOWN {
             break;
@@ -66,6 +68,7 @@ fn lone_word(tokenizer: &Tokenizer, word_starts: &[bool], ids: &[u32]) -> Option
 
 fn filled<D: Device>(
     predictor: &Predictor<D>,
+    word_starts: &[bool],
     mut ids: Vec<u32>,
     at: usize,
 ) -> Result<Sample, PredictError> {
@@ -74,8 +77,9 @@ fn filled<D: Device>(
     let mask = tokenizer.specials().mask;
     ids[at] = mask.ok_or(PredictError::NoSpecial("[MASK]"))?;
     let guesses = predictor.guess(&ids, &[at], SHOWN)?.remove(0);
-    // The frame's specials at either end are no text.
+    // The frame's specials at either end are no text, and no word is shown cut.
     let from = at.saturating_sub(AROUND).max(1);
+    let from = (from..at).find(|&i| word_starts[ids[i] as usize]).unwrap_or(at);
     let to = (at + AROUND).min(ids.len() - 1);
     let space = if answer.starts_with(' ') { " " } else { "" };
     let text = format!(
