@@ -162,11 +162,11 @@ fn ctrl_c_stops_cleanly_and_says_how_to_go_on() {
 #[test]
 fn killed_at_random_moments_it_ends_the_same() {
     let lab = Lab::new();
-    let sets = [&BERT[..], &["train.steps=24", "train.checkpoint_every=1"]].concat();
+    let sets = [&BERT[..], &["train.steps=60", "train.checkpoint_every=1"]].concat();
     let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     succeeds(&mut lab.pretrain("whole", &more));
     let path = lab.path("killed");
-    let (mut draw, mut longest, mut kills) = (support::uniform(20), 0.2, 0);
+    let (mut draw, mut longest, mut kills) = (support::uniform(20), 0.03, 0);
     loop {
         let begun = path.join("metrics.jsonl").exists();
         let mut command = if begun { lab.resume("killed") } else { lab.pretrain("killed", &more) };
@@ -183,11 +183,11 @@ fn killed_at_random_moments_it_ends_the_same() {
         assert_eq!(output.status.code(), None, "it did not die of the kill:\n{said}");
         kills += 1;
         // Slow machines get further each time.
-        longest *= 1.05;
+        longest *= 1.08;
     }
     assert!(kills >= 5, "only {kills} kills");
     assert!(state(&path) == state(&lab.path("whole")), "after {kills} kills");
-    assert_eq!(steps(&path), (1..=24).collect::<Vec<_>>());
+    assert_eq!(steps(&path), (1..=60).collect::<Vec<_>>());
     assert!(!path.join("checkpoints/.partial").exists());
 }
 
@@ -223,11 +223,17 @@ fn a_damaged_checkpoint_gives_way_to_an_older_one() {
     }
 }
 
+/// A learning rate that makes everything worse from the first steps on: the best comes early.
+const WORSE: [&str; 3] = ["schedule.peak=30", "schedule.warmup=0", "optimizer.rule=sgd"];
+
 /// One that was passed over must not count among the newest that are kept.
 #[test]
 fn a_damaged_later_checkpoint_never_drives_out_a_whole_one() {
     let lab = Lab::new();
-    finished(&lab, "run");
+    let keep = ["train.steps=8", "train.checkpoint_every=2", "train.keep=3"];
+    let sets = [&WORSE[..], &keep].concat();
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    succeeds(&mut lab.pretrain("run", &sets));
     let path = lab.path("run");
     let whole = state(&path);
     fs::create_dir(path.join("checkpoints/step-000100")).unwrap();
@@ -240,6 +246,8 @@ fn a_damaged_later_checkpoint_never_drives_out_a_whole_one() {
     assert!(state(&path) == whole);
     let (newest, progress, _) = newest(&path.join("checkpoints")).unwrap();
     assert!(newest.ends_with("step-000008") && progress.step == 8);
+    // Otherwise being the best would have kept it.
+    assert_ne!(progress.best.map(|(step, _)| step), Some(8));
 }
 
 #[test]
@@ -259,9 +267,8 @@ fn with_no_whole_checkpoint_left_nothing_is_started_over() {
 #[test]
 fn the_last_few_and_the_best_are_kept() {
     let lab = Lab::new();
-    // A learning rate that makes everything worse after the warm-up: the best comes early.
-    let sets = ["schedule.peak=3", "schedule.warmup=0", "train.steps=9", "train.keep=2"];
-    let sets = [&sets[..], &["train.checkpoint_every=1", "optimizer.rule=sgd"]].concat();
+    let sets =
+        [&WORSE[..], &["train.steps=9", "train.keep=2", "train.checkpoint_every=1"]].concat();
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     succeeds(&mut lab.pretrain("run", &sets));
     let path = lab.path("run");
