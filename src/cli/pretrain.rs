@@ -200,7 +200,7 @@ impl Job<'_> {
         }
         if let (Some(loss), Some(unigram)) = (heldout, self.data.baseline) {
             tell(format_args!(
-                "\nheld-out loss {loss:.3} nats a token; by word counts alone (unigram) {unigram:.3}"
+                "\nheld-out loss {loss:.3} nats a token; unigram, by word counts alone, {unigram:.3}"
             ));
         }
         tell(format_args!("\nin {}: wrote", duration(seconds)));
