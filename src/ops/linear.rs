@@ -114,7 +114,7 @@ impl<E: Element> LinearOps for Cpu<E> {
         rows: usize,
     ) {
         let weights = Wide::of(params, at);
-        let task = rows_per_task(rows);
+        let task = product_rows(rows);
         y[..rows * at.n_out]
             .par_chunks_mut(task * at.n_out)
             .zip(pre[..rows * at.n_out].par_chunks_mut(task * at.n_out))
@@ -155,7 +155,7 @@ impl<E: Element> LinearOps for Cpu<E> {
         rows: usize,
     ) {
         let weights = Wide::of(params, at);
-        let task = rows_per_task(rows);
+        let task = product_rows(rows);
         dpre[..rows * at.n_in]
             .par_chunks_mut(task * at.n_in)
             .zip(dy[..rows * at.n_out].par_chunks(task * at.n_out))
@@ -208,6 +208,11 @@ impl<E: Element> LinearOps for Cpu<E> {
     }
 }
 
+/// Rows of a product that one task takes. Each task packs the whole weight anew, so they are large.
+fn product_rows(rows: usize) -> usize {
+    rows.div_ceil(4).clamp(16, 1024)
+}
+
 /// A layer's weights in the type that products compute in.
 struct Wide<'a, A: Clone> {
     weight: std::borrow::Cow<'a, [A]>,
@@ -251,7 +256,7 @@ impl<'a, A: Float> Wide<'a, A> {
 /// y = x Wᵀ + b over all rows of the slices, in parallel.
 pub(super) fn linear_rows<E: Element>(y: &mut [E], x: &[E], params: &[E], at: &Linear) {
     let weights = Wide::of(params, at);
-    let task = rows_per_task(x.len() / at.n_in);
+    let task = product_rows(x.len() / at.n_in);
     y.par_chunks_mut(task * at.n_out)
         .zip(x.par_chunks(task * at.n_in))
         .for_each(|(y, x)| weights.forward(y, x, at));
@@ -266,7 +271,7 @@ pub(super) fn linear_dx_rows<E: Element>(
     into: Into,
 ) {
     let weights = Wide::of(params, at);
-    let task = rows_per_task(dy.len() / at.n_out);
+    let task = product_rows(dy.len() / at.n_out);
     dx.par_chunks_mut(task * at.n_in)
         .zip(dy.par_chunks(task * at.n_out))
         .for_each(|(dx, dy)| E::with_wide(dx, |dx| weights.backward(dx, dy, at, into)));
@@ -277,7 +282,8 @@ pub(super) fn linear_dx_rows<E: Element>(
 pub(super) fn linear_dw_rows<E: Element>(grads: &mut [E::Acc], dy: &[E], x: &[E], at: &Linear) {
     let rows = x.len() / at.n_in;
     let (dy, x) = (E::widen(dy), E::widen(x));
-    let task = at.n_out.div_ceil(2).clamp(32, 256);
+    let tasks = at.n_out.div_ceil(256).next_multiple_of(2);
+    let task = at.n_out.div_ceil(tasks);
     grads[at.weight.range()].par_chunks_mut(task * at.n_in).enumerate().for_each(|(t, dw)| {
         let m = dw.len() / at.n_in;
         let dy = Mat::strided(&dy[t * task..], rows, m, at.n_out).t();
