@@ -9,7 +9,7 @@ use warpwright::cli::{self, data, fill, generate, plan, pretrain, report, trace}
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
 ///
 /// Start with `warpwright pretrain`: with no flags it trains a small language model on the text
-/// that ships with the program, in about two minutes on two cores.
+/// that ships with the program, in a few minutes on two cores.
 #[derive(Debug, Parser)]
 #[command(name = "warpwright", version, max_term_width = 100)]
 enum Command {

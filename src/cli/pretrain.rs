@@ -36,7 +36,7 @@ use crate::train::step::Trainer;
 /// directory keeps the result as config.toml; see configs/ for commented recipes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    warpwright pretrain                       a masked model (ModernBERT-like), in two minutes\n  \
+    warpwright pretrain                       a masked model (ModernBERT-like), in minutes\n  \
     warpwright pretrain --objective causal    a GPT\n  \
     warpwright pretrain --resume              go on where a run was stopped\n  \
     warpwright pretrain --preset bert-tiny --set train.steps=300 --out runs/bert\n  \
