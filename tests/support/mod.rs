@@ -4,7 +4,7 @@
 use warpwright::data::Batch;
 use warpwright::device::{Buffer, Class, Device};
 use warpwright::model::activations::Activations;
-use warpwright::model::arch::{Arch, Dropouts, Positions};
+use warpwright::model::arch::{Arch, Dropouts};
 use warpwright::model::batch::{Capacity, DeviceBatch};
 use warpwright::model::families::preset;
 use warpwright::model::heads::{Scales, Sums};
@@ -170,9 +170,4 @@ impl<D: Device> Rig<D> {
         model.loss(dev, sums, acts, batch);
         sums.tokens.to_vec()[0] * scales.tokens + sums.pairs.to_vec()[0] * scales.pairs
     }
-}
-
-/// Whether positions are rotary.
-pub fn rotary(arch: &Arch) -> bool {
-    matches!(arch.positions, Positions::Rotary { .. })
 }
