@@ -143,3 +143,15 @@ fn every_recipe_resolves() {
     }
     assert!(count > 0);
 }
+
+#[test]
+fn the_demo_recipes_spell_out_the_defaults() {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for objective in ["masked", "causal"] {
+        let recipe = Some(recipes.join(format!("demo-{objective}.toml")));
+        let spelt = Config::resolve(&Overrides { recipe, ..Overrides::default() }).unwrap();
+        let objective = Some(objective.into());
+        let unspelt = Config::resolve(&Overrides { objective, ..Overrides::default() }).unwrap();
+        assert_eq!(spelt, unspelt);
+    }
+}
