@@ -19,3 +19,4 @@ pub mod train;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;
+pub mod verify;

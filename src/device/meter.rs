@@ -167,6 +167,10 @@ impl<D: Memory> Memory for Meter<D> {
     fn int(&self, class: Class, len: usize) -> D::Int {
         self.device.int(class, len)
     }
+
+    fn fault(&self) -> Option<String> {
+        self.device.fault()
+    }
 }
 
 impl<D: EmbedOps> EmbedOps for Meter<D> {

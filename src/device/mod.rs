@@ -5,6 +5,7 @@
 //! [`meter::Meter`] decorate any device, and [`null::Null`] only counts: what `plan` runs on.
 
 pub mod cpu;
+pub mod gpu;
 pub mod lockstep;
 pub mod meter;
 pub mod null;
@@ -37,6 +38,21 @@ pub enum Class {
     /// What lives within one op or one layer.
     Scratch,
     Batch,
+}
+
+impl Class {
+    /// In words.
+    pub fn label(self) -> &'static str {
+        match self {
+            Class::Weights => "weights",
+            Class::Master => "master weights",
+            Class::Gradients => "gradients",
+            Class::Moments => "moments",
+            Class::Activations => "activations",
+            Class::Scratch => "scratch",
+            Class::Batch => "batch",
+        }
+    }
 }
 
 /// A flat tensor on a device. The host sees floating-point elements as f64, which holds every
@@ -95,6 +111,11 @@ pub trait Memory {
     fn x(&self, class: Class, len: usize) -> Self::X;
     fn acc(&self, class: Class, len: usize) -> Self::Acc;
     fn int(&self, class: Class, len: usize) -> Self::Int;
+
+    /// What has stopped the device, in words, if anything has: from then on it does nothing.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Everything that a model, its training and its evaluation need.

@@ -4,9 +4,13 @@
 //!   y[i] = x[i] / (1 − p) where u(i) ≥ p, else 0;   dx[i] = dy[i] / (1 − p) where u(i) ≥ p, else 0
 //! with u(i) word i % 4 of the Philox block of index i / 4.
 
+use half::bf16;
+
 use super::Cost;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, for_row_blocks};
+use crate::device::gpu::launch::Shape;
+use crate::device::gpu::{Gpu, Tensor};
 use crate::rng::{Philox, Stream};
 
 /// One dropout site at one step.
@@ -65,5 +69,16 @@ impl<E: Element> DropoutOps for Cpu<E> {
             let at = first * 64;
             dropout.apply(y, &x[at..at + y.len()], at);
         });
+    }
+}
+
+impl DropoutOps for Gpu {
+    fn dropout(&self, y: &mut Tensor<bf16>, x: &Tensor<bf16>, dropout: Dropout, len: usize) {
+        let args = [y.into(), x.into(), Some(dropout).into(), len.into()];
+        if self.naive() {
+            self.launch("dropout_naive", Shape::each(len, 256), &args);
+        } else {
+            self.launch("dropout", Shape::each(len.div_ceil(8), 256), &args);
+        }
     }
 }

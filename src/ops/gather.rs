@@ -1,17 +1,20 @@
 //! Rows picked out of a tensor, and put back: only the rows whose loss counts go through the last
 //! layer's products and the head.
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::Cost;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, for_row_blocks, rows_per_task};
+use crate::device::gpu::launch::{Arg, Shape};
+use crate::device::gpu::{Gpu, Tensor};
 
 pub trait GatherOps: Memory {
     /// y [M, C] = x[rows[i]]
     fn gather(&self, y: &mut Self::X, x: &Self::X, rows: &Self::Int, width: usize, count: usize);
 
-    /// dx[rows[i]] += dy[i], dy [M, C]; repeated rows add up in order.
+    /// dx[rows[i]] += dy[i], dy [M, C]; the rows differ.
     fn scatter_add(
         &self,
         dx: &mut Self::X,
@@ -56,5 +59,42 @@ impl<E: Element> GatherOps for Cpu<E> {
                 }
             }
         });
+    }
+}
+
+impl GatherOps for Gpu {
+    fn gather(
+        &self,
+        y: &mut Tensor<bf16>,
+        x: &Tensor<bf16>,
+        rows: &Tensor<i32>,
+        width: usize,
+        count: usize,
+    ) {
+        let args = [y.into(), x.into(), rows.into(), width.into(), count.into()];
+        self.move_rows(["gather_naive", "gather"], &args, width, count);
+    }
+
+    fn scatter_add(
+        &self,
+        dx: &mut Tensor<bf16>,
+        dy: &Tensor<bf16>,
+        rows: &Tensor<i32>,
+        width: usize,
+        count: usize,
+    ) {
+        let args = [dx.into(), dy.into(), rows.into(), width.into(), count.into()];
+        self.move_rows(["scatter_add_naive", "scatter_add"], &args, width, count);
+    }
+}
+
+impl Gpu {
+    /// The naive kernel takes a thread an element, the fast one a thread eight.
+    fn move_rows(&self, kernels: [&'static str; 2], args: &[Arg], width: usize, count: usize) {
+        if self.naive() {
+            self.launch(kernels[0], Shape::each(count * width, 256), args);
+        } else {
+            self.launch(kernels[1], Shape::each(count * width / 8, 256), args);
+        }
     }
 }

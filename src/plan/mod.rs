@@ -307,10 +307,15 @@ pub fn at_least(config: &Config) -> Result<u64, ConfigError> {
 
 /// Whether this machine has `need` bytes of memory free; where it does not say, it has.
 pub fn check_fits(need: u64) -> Result<(), TooLarge> {
-    match std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)) {
+    match free_memory() {
         Some(free) if free < need => Err(TooLarge { need, free }),
         _ => Ok(()),
     }
+}
+
+/// Memory of this machine that is free [bytes], where it says.
+pub fn free_memory() -> Option<u64> {
+    available(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
 
 /// MemAvailable of /proc/meminfo [bytes].

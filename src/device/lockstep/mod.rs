@@ -169,4 +169,8 @@ impl<A: Memory, B: Memory> Memory for Lockstep<A, B> {
     fn int(&self, class: Class, len: usize) -> Self::Int {
         Pair { a: self.a.int(class, len), b: self.b.int(class, len) }
     }
+
+    fn fault(&self) -> Option<String> {
+        self.a.fault().or_else(|| self.b.fault())
+    }
 }

@@ -1,0 +1,217 @@
+//! A GPU: bf16 activations and weights, f32 sums, kernels from `kernels/`.
+//!
+//! [`Gpu`] runs over a [`driver::Driver`]: a real GPU ([`cuda`]) or the emulator ([`emulator`]),
+//! with the same launch code, grids and argument order. Each family in [`crate::ops`] launches its
+//! own kernels.
+//!
+//! Errors of a device come long after their cause and cannot be answered where they show, so they
+//! are kept, as CUDA itself keeps them: after the first one nothing runs any more, reads give
+//! zeros, and [`Memory::fault`] tells what happened. Whoever drives the device asks once a step.
+
+pub mod driver;
+pub mod emulator;
+pub mod launch;
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use half::bf16;
+
+use crate::device::cpu::HostElement;
+use crate::device::{Buffer, Class, Format, Memory};
+use driver::{Address, Driver, DriverError, Result};
+
+/// Which kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernels {
+    /// One thread an element, as the maths reads.
+    Naive,
+    #[default]
+    Fast,
+}
+
+/// A GPU.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    state: Rc<State>,
+    kernels: Kernels,
+}
+
+/// What a GPU's tensors share with it.
+#[derive(Debug)]
+struct State {
+    driver: Box<dyn Driver>,
+    fault: RefCell<Option<String>>,
+    /// What lives within one op: address and bytes.
+    workspace: RefCell<(Address, usize)>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let (address, bytes) = *self.workspace.borrow();
+        if bytes > 0 {
+            self.driver.free(address);
+        }
+    }
+}
+
+impl State {
+    /// Keeps the first error; what follows it is its consequence.
+    fn fail(&self, op: &str, error: &DriverError) {
+        self.fault.borrow_mut().get_or_insert_with(|| format!("{op}: {error}"));
+    }
+
+    /// Runs `call` unless there was a fault, and keeps its own.
+    fn attempt<T>(&self, op: &str, call: impl FnOnce(&dyn Driver) -> Result<T>) -> Option<T> {
+        if self.fault.borrow().is_some() {
+            return None;
+        }
+        call(&*self.driver).map_err(|error| self.fail(op, &error)).ok()
+    }
+}
+
+impl Gpu {
+    pub fn new(driver: Box<dyn Driver>, kernels: Kernels) -> Gpu {
+        let workspace = RefCell::new((Address(0), 0));
+        let state = State { driver, fault: RefCell::default(), workspace };
+        Gpu { state: Rc::new(state), kernels }
+    }
+
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.state.driver
+    }
+
+    /// Whether the plain kernels were asked for.
+    pub(crate) fn naive(&self) -> bool {
+        self.kernels == Kernels::Naive
+    }
+
+    fn fail(&self, op: &str, error: &DriverError) {
+        self.state.fail(op, error);
+    }
+
+    /// Memory for what lives within one op: at least `bytes`, not initialised, the same at each
+    /// call. It grows when it must, which a run takes care to have done before its first step.
+    pub(crate) fn workspace(&self, bytes: usize) -> Address {
+        let mut workspace = self.state.workspace.borrow_mut();
+        if workspace.1 < bytes {
+            if workspace.1 > 0 {
+                self.driver().free(workspace.0);
+            }
+            *workspace = (Address(0), 0);
+            if let Some(address) = self.state.attempt("workspace", |d| d.alloc(bytes, "workspace"))
+            {
+                *workspace = (address, bytes);
+            }
+        }
+        workspace.0
+    }
+
+    /// Bytes that [`Gpu::workspace`] has come to.
+    pub fn workspace_bytes(&self) -> usize {
+        self.state.workspace.borrow().1
+    }
+
+    /// Sets `bytes` of memory to zero.
+    pub(crate) fn zero(&self, address: Address, bytes: usize) {
+        self.state.attempt("zero", |driver| driver.fill(address, 0, bytes));
+    }
+
+    fn tensor<T: Pod>(&self, class: Class, len: usize) -> Tensor<T> {
+        let bytes = len * size_of::<T>();
+        let label = class.label();
+        let address = self.state.attempt(label, |driver| {
+            let address = driver.alloc(bytes.max(1), label)?;
+            driver.fill(address, 0, bytes)?;
+            Ok(address)
+        });
+        Tensor { state: Rc::clone(&self.state), address, len, elements: PhantomData }
+    }
+}
+
+/// A flat tensor in a GPU's memory.
+#[derive(Debug)]
+pub struct Tensor<T> {
+    state: Rc<State>,
+    /// None if memory ran out, which is the device's fault by then.
+    address: Option<Address>,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T> Tensor<T> {
+    pub(crate) fn address(&self) -> Address {
+        self.address.unwrap_or(Address(0))
+    }
+
+    /// The address of element `index`.
+    pub(crate) fn at(&self, index: usize) -> Address {
+        assert!(index <= self.len, "element {index} of a tensor of {}", self.len);
+        self.address().offset(index * size_of::<T>())
+    }
+}
+
+impl<T> Drop for Tensor<T> {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            self.state.driver.free(address);
+        }
+    }
+}
+
+impl<T: Pod + HostElement> Buffer for Tensor<T> {
+    type Host = T::Host;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn read(&self, start: usize, out: &mut [T::Host]) {
+        assert!(start + out.len() <= self.len, "read beyond a tensor of {}", self.len);
+        let mut stored = vec![T::zeroed(); out.len()];
+        let bytes = cast_slice_mut(&mut stored);
+        self.state.attempt("read", |driver| driver.download(self.at(start), bytes));
+        for (out, stored) in out.iter_mut().zip(stored) {
+            *out = stored.to_host();
+        }
+    }
+
+    fn write(&mut self, start: usize, values: &[T::Host]) {
+        assert!(start + values.len() <= self.len, "write beyond a tensor of {}", self.len);
+        let stored: Vec<T> = values.iter().map(|&value| T::from_host(value)).collect();
+        let to = self.at(start);
+        self.state.attempt("write", |driver| driver.upload(to, cast_slice(&stored)));
+    }
+}
+
+impl Memory for Gpu {
+    type X = Tensor<bf16>;
+    type Acc = Tensor<f32>;
+    type Int = Tensor<i32>;
+
+    fn x_format(&self) -> Format {
+        Format::BF16
+    }
+
+    fn acc_format(&self) -> Format {
+        Format::F32
+    }
+
+    fn x(&self, class: Class, len: usize) -> Tensor<bf16> {
+        self.tensor(class, len)
+    }
+
+    fn acc(&self, class: Class, len: usize) -> Tensor<f32> {
+        self.tensor(class, len)
+    }
+
+    fn int(&self, class: Class, len: usize) -> Tensor<i32> {
+        self.tensor(class, len)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.state.fault.borrow().clone()
+    }
+}

@@ -1,0 +1,186 @@
+//! Kernels held to the reference: every op of [`crate::ops`] on a GPU, or on the emulator, beside
+//! the CPU.
+//!
+//! Each check draws random inputs that bf16 holds exactly, poisons the outputs with NaN, and runs
+//! the op on `Cpu<f64>` (the truth r), on `Cpu<bf16>` (a plain bf16 computation p) and on the
+//! kernels (y). With
+//!   e(y) = max_i |y_i − r_i| / (|r_i| + rms(r))
+//! a kernel passes if e(y) ≤ 2 e(p) + ε, ε an ulp: that of bf16 where the result is stored in it,
+//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). NaN never
+//! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
+
+mod draw;
+mod elementwise;
+mod report;
+
+use crate::device::cpu::Cpu;
+use crate::device::gpu::Gpu;
+use crate::device::{Format, Memory};
+use half::bf16;
+
+pub use draw::Draw;
+pub use report::{Row, table};
+
+/// What one run of a check gave.
+pub struct Output {
+    pub tensor: &'static str,
+    pub values: Vec<f64>,
+    pub kind: Kind,
+}
+
+/// How a result is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Stored in `X`, each a sum of so many terms.
+    Stored(usize),
+    /// In `Acc`, each a sum of so many terms.
+    Summed(usize),
+    /// Equal, to the bit.
+    Exact,
+}
+
+/// One op at one shape.
+pub trait Check<D: Memory> {
+    /// Runs it on `dev` on inputs from `draw`, which gives every device the same.
+    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output>;
+}
+
+/// A check that every device of a verification can run.
+pub trait Checked: Check<Cpu<f64>> + Check<Cpu<bf16>> + Check<Gpu> {}
+
+impl<C: Check<Cpu<f64>> + Check<Cpu<bf16>> + Check<Gpu>> Checked for C {}
+
+/// Which shapes are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// What the emulator runs in minutes: every tail and every path, nothing large.
+    Small,
+    /// What training uses too.
+    Full,
+}
+
+/// A verification in progress.
+pub struct Verifier<'a> {
+    gpu: &'a Gpu,
+    /// `naive` or `fast`, for the table.
+    kernels: &'static str,
+    pub sizes: Sizes,
+    /// Of the inputs.
+    seed: u64,
+    /// Runs of each launch that must agree to the bit.
+    repeats: usize,
+    /// The family asked for; all if none.
+    only: Option<&'a str>,
+    rows: Vec<Row>,
+    each: &'a mut dyn FnMut(&Row),
+}
+
+/// Families by the name of their module in `ops`, with their checks.
+const FAMILIES: &[(&str, fn(&mut Verifier))] =
+    &[("dropout", elementwise::dropout), ("gather", elementwise::gather)];
+
+/// The names that [`verify`] takes as families.
+pub fn families() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|(name, _)| *name)
+}
+
+/// What to verify.
+pub struct Request<'a> {
+    pub gpu: &'a Gpu,
+    pub kernels: &'static str,
+    pub sizes: Sizes,
+    pub seed: u64,
+    pub repeats: usize,
+    pub only: Option<&'a str>,
+}
+
+/// Runs all checks, telling each row as it comes. A fault of the device fails its row and ends the
+/// run.
+pub fn verify(request: Request, each: &mut dyn FnMut(&Row)) -> Vec<Row> {
+    let Request { gpu, kernels, sizes, seed, repeats, only } = request;
+    let mut v = Verifier { gpu, kernels, sizes, seed, repeats, only, rows: Vec::new(), each };
+    for (name, checks) in FAMILIES {
+        if v.only.is_none_or(|only| only == *name) {
+            checks(&mut v);
+        }
+    }
+    v.rows
+}
+
+impl Verifier<'_> {
+    /// Judges one check. `op` and `shape` name its row.
+    pub fn check(&mut self, op: &'static str, shape: String, check: &impl Checked) {
+        if self.gpu.fault().is_some() {
+            return;
+        }
+        let draw = || Draw::new(self.seed, op, &shape);
+        let truth = Check::<Cpu<f64>>::run(check, &Cpu::new(), &mut draw());
+        let plain = Check::<Cpu<bf16>>::run(check, &Cpu::new(), &mut draw());
+        let runs: Vec<Vec<Output>> = (0..self.repeats.max(1))
+            .map(|_| Check::<Gpu>::run(check, self.gpu, &mut draw()))
+            .collect();
+        for (i, truth) in truth.iter().enumerate() {
+            let bits = |run: &Vec<Output>| run[i].values.iter().map(|v| v.to_bits()).collect();
+            let first: Vec<u64> = bits(&runs[0]);
+            let repeats = runs.iter().all(|run| first == bits(run));
+            let error = error(&runs[0][i].values, &truth.values);
+            let row = Row {
+                op,
+                kernels: self.kernels,
+                tensor: truth.tensor,
+                shape: shape.clone(),
+                error,
+                bound: bound(truth.kind, error_of_plain(&plain[i], truth)),
+                repeats,
+                fault: self.gpu.fault(),
+            };
+            (self.each)(&row);
+            self.rows.push(row);
+        }
+    }
+}
+
+fn error_of_plain(plain: &Output, truth: &Output) -> f64 {
+    error(&plain.values, &truth.values)
+}
+
+/// max |y − r| / (|r| + rms(r)); infinite if anything is not finite, as the inputs all are.
+fn error(y: &[f64], r: &[f64]) -> f64 {
+    assert_eq!(y.len(), r.len(), "verify: results of different lengths");
+    let rms = (r.iter().map(|r| r * r).sum::<f64>() / r.len().max(1) as f64).sqrt();
+    let off = |(y, r): (&f64, &f64)| match (y - r).abs() {
+        0.0 => 0.0,
+        d if d.is_finite() => d / (r.abs() + rms),
+        _ => f64::INFINITY,
+    };
+    y.iter().zip(r).map(off).fold(0.0, f64::max)
+}
+
+fn bound(kind: Kind, plain: f64) -> f64 {
+    let summed = |terms: usize| (terms as f64).sqrt() * Format::F32.epsilon;
+    match kind {
+        Kind::Stored(terms) => 2.0 * plain + Format::BF16.epsilon + summed(terms),
+        Kind::Summed(terms) => 2.0 * plain + summed(terms),
+        Kind::Exact => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_never_passes() {
+        for bad in [f64::NAN, f64::INFINITY] {
+            assert_eq!(error(&[1.0, bad], &[1.0, 2.0]), f64::INFINITY);
+        }
+        assert_eq!(error(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+    }
+
+    #[test]
+    fn the_bound_is_twice_a_plain_computation_and_an_ulp() {
+        assert_eq!(bound(Kind::Exact, 0.3), 0.0);
+        assert_eq!(bound(Kind::Stored(0), 0.01), 0.02 + Format::BF16.epsilon);
+        assert_eq!(bound(Kind::Summed(4), 0.0), 2.0 * Format::F32.epsilon);
+    }
+}
