@@ -4,7 +4,7 @@ use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use warpwright::cli::{self, data, fill, generate, plan, pretrain, report, trace};
+use warpwright::cli::{self, data, fill, generate, plan, pretrain, report, trace, verify};
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
 ///
@@ -22,6 +22,7 @@ enum Command {
     Plan(plan::PlanArgs),
     Trace(trace::TraceArgs),
     Report(report::ReportArgs),
+    Verify(verify::VerifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Report(args) => report::run(args),
+        Command::Verify(args) => verify::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

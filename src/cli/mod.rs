@@ -7,6 +7,7 @@ pub mod plan;
 pub mod pretrain;
 pub mod report;
 pub mod trace;
+pub mod verify;
 
 use std::io::{self, Write};
 

@@ -19,7 +19,7 @@ use crate::device::{Format, Memory};
 use half::bf16;
 
 pub use draw::Draw;
-pub use report::{Row, table};
+pub use report::{Row, heading, summary};
 
 /// What one run of a check gave.
 pub struct Output {

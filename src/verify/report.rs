@@ -51,15 +51,6 @@ pub fn heading() -> String {
     format!("{op:<34} {kernels:<6} {shape:<34} {error:>9} {bound:>9}  verdict")
 }
 
-/// All rows, under a heading, with a last line that counts.
-pub fn table(rows: &[Row]) -> String {
-    let mut text = heading() + "\n";
-    for row in rows {
-        let _ = writeln!(text, "{}", row.line());
-    }
-    text + &summary(rows)
-}
-
 /// How many passed, and the first fault.
 pub fn summary(rows: &[Row]) -> String {
     let passed = rows.iter().filter(|row| row.passed()).count();

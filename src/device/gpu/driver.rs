@@ -133,4 +133,10 @@ pub trait Driver: Debug {
 
     /// Runs a recording.
     fn replay(&self, recording: Recording) -> Result<()>;
+
+    /// What the driver has counted by source line since the last call, as a table; empty where it
+    /// counts nothing.
+    fn counters(&self) -> String {
+        String::new()
+    }
 }

@@ -150,6 +150,11 @@ fn built(build: Build) -> &'static str {
     path.unwrap_or("")
 }
 
+/// AddressSanitizer's library, which a process must preload to use [`Build::Asan`].
+pub fn asan_library() -> Option<&'static str> {
+    option_env!("WARPWRIGHT_ASAN_LIBRARY").filter(|path| !path.is_empty())
+}
+
 impl Emulator {
     /// Loads the emulated kernels; the error says what to do when they are not there.
     pub fn new(modes: Modes) -> Result<Emulator> {
@@ -179,14 +184,6 @@ impl Emulator {
     /// The names of all kernels.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.kernels.keys().map(String::as_str)
-    }
-
-    /// Bank conflicts and memory sectors by source line since the last call, as a table; empty
-    /// unless [`Modes::counters`] is on.
-    pub fn counters(&self) -> String {
-        let _calling = self.call();
-        // SAFETY: the text lives until the next call, which the lock holds off.
-        unsafe { text((self.api.counters)()) }
     }
 
     /// Takes the library, set to this emulator's modes.
@@ -358,5 +355,11 @@ impl Driver for Emulator {
 
     fn replay(&self, _: Recording) -> Result<()> {
         Err(DriverError("the emulator runs every launch at once and records none".into()))
+    }
+
+    fn counters(&self) -> String {
+        let _calling = self.call();
+        // SAFETY: the text lives until the next call, which the lock holds off.
+        unsafe { text((self.api.counters)()) }
     }
 }
