@@ -209,7 +209,7 @@ fn optimizer(c: &mut Criterion) {
     let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
     let control = vec![1.0, 1.0, 10.0, 0.0];
     let group_of_all = [Group { span: span(0, len), lr_scale: 1.0, decay: 0.1 }];
-    let update = Update { rule: Rule::default(), lr: 1e-4, clip: 1.0 };
+    let update = Update { rule: Rule::default(), lr: 1e-4, clip: 1.0, stochastic: None };
     let mut group = c.benchmark_group("optimizer");
     group.throughput(Throughput::Elements(len as u64));
     group.bench_function("adamw", |b| {

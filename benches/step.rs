@@ -41,7 +41,7 @@ fn main() {
     let mut trainer = Trainer::new(&dev, &arch, Capacity::of(&batch, false), 0.1)
         .expect("the architecture is valid");
     trainer.initialise(&dev, 1);
-    let update = Update { rule: Rule::default(), lr: 1e-4, clip: 1.0 };
+    let update = Update { rule: Rule::default(), lr: 1e-4, clip: 1.0, stochastic: None };
     let mut seconds = Vec::new();
     for step in 0..WARM_UP + steps {
         if step == WARM_UP {

@@ -74,6 +74,10 @@ impl Philox {
         Philox { key: [seed as u32, (seed >> 32) as u32] }
     }
 
+    pub fn seed(&self) -> u64 {
+        u64::from(self.key[1]) << 32 | u64::from(self.key[0])
+    }
+
     /// Four independent uniform words for (stream, step, index).
     #[inline]
     pub fn block(&self, stream: impl Into<u32>, step: u32, index: u64) -> [u32; 4] {

@@ -36,7 +36,7 @@ fn train<D: Device>(dev: &D, arch: &Arch) {
         Rule::RmsProp { alpha: 0.99, eps: 1e-8, momentum: 0.9 },
     ];
     for (step, rule) in (0..).zip(rules) {
-        let update = Update { rule, lr: 1e-3, clip: 1.0 };
+        let update = Update { rule, lr: 1e-3, clip: 1.0, stochastic: None };
         trainer.step(dev, &micros, StepKey { seed: 5, step }, &update);
         trainer.evaluate(dev, &micros);
     }
@@ -160,7 +160,7 @@ fn a_wrong_update_is_caught() {
     trainer.state.master.write(0, &lively(&arch, 11));
     dev.store(&mut trainer.model.params, &trainer.state.master);
     spoil(&mut trainer.state.v.b, 5, |_| 1e-3);
-    let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0 };
+    let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
     let key = StepKey { seed: 5, step: 0 };
     let said = caught(|| trainer.step(&dev, &micros, key, &update));
     assert!(said.contains("update: v[5]"), "{said}");

@@ -68,7 +68,7 @@ fn passes_that_accumulate_equal_the_large_batch() {
         assert_ne!(a.labelled(), b.labelled());
         let dev = Cpu::<f64>::new();
         let [mut large, mut small] = [0, 1].map(|_| trainer(&dev, &arch, &all, 0.1));
-        let update = Update { rule: ADAMW, lr: 1e-2, clip: 0.5 };
+        let update = Update { rule: ADAMW, lr: 1e-2, clip: 0.5, stochastic: None };
         for step in 0..3 {
             large.step(&dev, std::slice::from_ref(&all), key(step), &update);
             small.step(&dev, &[a.clone(), b.clone()], key(step), &update);
@@ -147,7 +147,7 @@ fn optimizers_do_what_their_formulas_say() {
         for step in 0..4 {
             let lr = 1e-2 / (1.0 + step as f64);
             let micro = batch(&arch, &[7, 1, 23], step);
-            trainer.step(&dev, &[micro], key(step), &Update { rule, lr, clip });
+            trainer.step(&dev, &[micro], key(step), &Update { rule, lr, clip, stochastic: None });
             let grads = trainer.state.grads.to_vec();
             let norm = params.iter().flat_map(|p| &grads[p.span.range()]).map(|g| g * g);
             let norm = norm.sum::<f64>().sqrt();
@@ -172,7 +172,7 @@ fn a_step_that_is_not_finite_changes_nothing() {
     let arch = shrunk("gpt2");
     let batch = batch(&arch, &[7, 1, 23], 3);
     let dev = Cpu::<f32>::new();
-    let update = Update { rule: ADAMW, lr: 1e-2, clip: 1.0 };
+    let update = Update { rule: ADAMW, lr: 1e-2, clip: 1.0, stochastic: None };
     for poison in [f64::NAN, f64::INFINITY] {
         let mut trainer = trainer(&dev, &arch, &batch, 0.1);
         trainer.step(&dev, std::slice::from_ref(&batch), key(0), &update);
@@ -249,7 +249,7 @@ fn one_batch_is_learnt_by_heart() {
         let chance = (arch.vocab as f64).ln();
         assert!((first - chance).abs() < 0.3, "{name} begins at {first}, chance is {chance}");
         for step in 0..60 {
-            let update = Update { rule: ADAMW, lr: 1e-2, clip: 1.0 };
+            let update = Update { rule: ADAMW, lr: 1e-2, clip: 1.0, stochastic: None };
             trainer.step(&dev, std::slice::from_ref(&batch), key(step), &update);
         }
         let last = trainer.evaluate(&dev, std::slice::from_ref(&batch)).loss;

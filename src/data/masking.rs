@@ -64,6 +64,25 @@ impl Masker {
         self.capacity
     }
 
+    pub fn masking(&self) -> Masking {
+        self.masking
+    }
+
+    /// The id of `[MASK]`.
+    pub fn mask(&self) -> i32 {
+        self.mask
+    }
+
+    /// Of the generator.
+    pub fn seed(&self) -> u64 {
+        self.rng.seed()
+    }
+
+    /// Probability that a span starts at a position.
+    pub fn span_start(&self) -> f32 {
+        self.span_start
+    }
+
     /// Masks `ids` `[N]` in place, N tokens from stream position `start` on, with sequences at
     /// `cu_seqlens` `[S+1]`; of them only the first `countable` may be selected. Returns the rows
     /// `[M]`, ascending, and the tokens that stood there `[M]`.

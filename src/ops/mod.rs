@@ -13,6 +13,7 @@ pub mod embed;
 pub mod gather;
 pub mod linear;
 pub mod loss;
+pub mod mask;
 pub mod norm;
 pub mod optimizer;
 pub mod reduce;

@@ -8,12 +8,17 @@
 //! (Loshchilov, Hutter 2019; the others as torch.optim has them.) A step that was judged not
 //! finite changes nothing.
 
+use bytemuck::{Pod, Zeroable, cast_slice};
+use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, Span};
-use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float};
+use crate::device::gpu::launch::{Arg, Shape};
+use crate::device::gpu::{Gpu, Tensor};
+use crate::device::{Buffer, Memory};
+use crate::rng::{Philox, Stream};
 
 /// An update rule and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -81,6 +86,8 @@ pub struct Update {
     pub lr: f64,
     /// c; infinite for no clipping.
     pub clip: f64,
+    /// Round the stored copy up or down by chance, drawn from this seed, instead of to nearest.
+    pub stochastic: Option<u64>,
 }
 
 /// Neighbouring parameters with the same treatment.
@@ -147,18 +154,138 @@ impl<E: Element> OptimizerOps for Cpu<E> {
                 .zip(arenas.m[range.clone()].par_chunks_mut(BLOCK))
                 .zip(arenas.v[range.clone()].par_chunks_mut(BLOCK))
                 .zip(grads[range].par_chunks(BLOCK))
-                .for_each(|((((p, w), m), v), g)| {
+                .enumerate()
+                .for_each(|(block, ((((p, w), m), v), g))| {
                     step(update, group, t, clip, w, m, v, g);
-                    for (p, &w) in p.iter_mut().zip(&*w) {
-                        *p = E::round(w);
+                    let first = group.span.start + block * BLOCK;
+                    match update.stochastic {
+                        None => round(p, w),
+                        Some(seed) => round_by_chance(p, w, seed, t as u32, first),
                     }
                 });
         }
     }
 
     fn store(&self, params: &mut Vec<E>, master: &Vec<E::Acc>) {
-        for (p, &w) in params.iter_mut().zip(master) {
-            *p = E::round(w);
+        round(params, master);
+    }
+}
+
+fn round<E: Element>(params: &mut [E], master: &[E::Acc]) {
+    for (p, &w) in params.iter_mut().zip(master) {
+        *p = E::round(w);
+    }
+}
+
+/// Element i of the arena takes word i % 4 of block i / 4.
+fn round_by_chance<E: Element>(
+    params: &mut [E],
+    master: &[E::Acc],
+    seed: u64,
+    step: u32,
+    first: usize,
+) {
+    let philox = Philox::new(seed);
+    for (i, (p, &w)) in (first..).zip(params.iter_mut().zip(master)) {
+        let words = philox.block(Stream::Rounding, step, i as u64 / 4);
+        *p = E::round_by(w, words[i % 4]);
+    }
+}
+
+/// `Group` of kernels/optimizer.cu.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct GroupArg {
+    start: u64,
+    lr: f32,
+    decay: f32,
+}
+
+/// `Constants` of kernels/optimizer.cu.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct RuleArg {
+    rule: i32,
+    clip: f32,
+    beta: [f32; 2],
+    rest: [f32; 2],
+    log_beta: [f32; 2],
+    epsilon: f32,
+    stochastic: i32,
+    seed: u64,
+}
+
+impl From<&Update> for RuleArg {
+    fn from(update: &Update) -> RuleArg {
+        let (rule, betas, epsilon) = match update.rule {
+            Rule::AdamW { beta1, beta2, eps } => (0, [beta1, beta2], eps),
+            Rule::Sgd { momentum, nesterov } => (1, [momentum, f64::from(nesterov)], 0.0),
+            Rule::RmsProp { alpha, eps, momentum } => (2, [alpha, momentum], eps),
+        };
+        RuleArg {
+            rule,
+            clip: update.clip as f32,
+            beta: betas.map(|b| b as f32),
+            rest: betas.map(|b| (1.0 - b) as f32),
+            log_beta: betas.map(|b| b.ln() as f32),
+            epsilon: epsilon as f32,
+            stochastic: update.stochastic.is_some().into(),
+            seed: update.stochastic.unwrap_or(0),
+        }
+    }
+}
+
+impl OptimizerOps for Gpu {
+    fn update(
+        &self,
+        arenas: Arenas<Self>,
+        grads: &Tensor<f32>,
+        control: &Tensor<f32>,
+        update: &Update,
+        groups: &[Group],
+    ) {
+        let table: Vec<GroupArg> = groups.iter().map(|group| group_arg(update, group)).collect();
+        let on_device = self.workspace(size_of_val(table.as_slice()));
+        self.upload(on_device, cast_slice(&table));
+        let len = grads.len();
+        let args = [
+            arenas.params.into(),
+            arenas.master.into(),
+            arenas.m.into(),
+            arenas.v.into(),
+            grads.into(),
+            control.into(),
+            on_device.into(),
+            table.len().into(),
+            Arg::of(RuleArg::from(update)),
+            (len as u64).into(),
+        ];
+        self.elementwise(["update_naive", "update"], len, &args);
+    }
+
+    fn store(&self, params: &mut Tensor<bf16>, master: &Tensor<f32>) {
+        let len = master.len();
+        let args = [params.into(), master.into(), (len as u64).into()];
+        self.elementwise(["store_naive", "store"], len, &args);
+    }
+}
+
+fn group_arg(update: &Update, group: &Group) -> GroupArg {
+    GroupArg {
+        start: group.span.start as u64,
+        lr: (update.lr * group.lr_scale) as f32,
+        decay: group.decay as f32,
+    }
+}
+
+impl Gpu {
+    /// The naive kernel takes a thread an element of an arena, the fast one a thread four.
+    fn elementwise(&self, kernels: [&'static str; 2], len: usize, args: &[Arg]) {
+        assert_eq!(len % 4, 0, "an arena's length is a multiple of four");
+        if self.naive() {
+            self.launch(kernels[0], Shape::each(len, 256), args);
+        } else {
+            self.launch(kernels[1], Shape::each(len / 4, 256), args);
         }
     }
 }

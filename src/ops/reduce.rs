@@ -5,11 +5,14 @@
 //!   [1] 1 if that norm and the loss are finite, else 0
 //!   [2] optimizer steps applied, [3] steps skipped as not finite
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::Cost;
-use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, sum};
+use crate::device::gpu::launch::Shape;
+use crate::device::gpu::{Gpu, Tensor};
+use crate::device::{Buffer, Memory};
 
 /// Elements of `control`.
 pub const CONTROL: usize = 4;
@@ -46,5 +49,32 @@ impl<E: Element> ReduceOps for Cpu<E> {
         control[0] = norm;
         control[1] = if finite { E::Acc::ONE } else { E::Acc::ZERO };
         control[if finite { 2 } else { 3 }] += E::Acc::ONE;
+    }
+}
+
+/// Blocks that share the sum of squares.
+const BLOCKS: usize = 1024;
+
+impl ReduceOps for Gpu {
+    fn zero_x(&self, x: &mut Tensor<bf16>, len: usize) {
+        self.zero(x.at(0), len * size_of::<bf16>());
+    }
+
+    fn zero_acc(&self, acc: &mut Tensor<f32>) {
+        self.zero(acc.at(0), acc.len() * size_of::<f32>());
+    }
+
+    fn judge(&self, control: &mut Tensor<f32>, grads: &Tensor<f32>, sums: &Tensor<f32>) {
+        let len = grads.len() as u64;
+        if self.naive() {
+            let args = [control.into(), grads.into(), sums.into(), len.into()];
+            return self.launch("judge_naive", Shape::new(1, 1), &args);
+        }
+        let blocks = BLOCKS.min(grads.len().div_ceil(4 * 256)).max(1);
+        let partials = self.workspace(blocks * size_of::<f64>());
+        let args = [partials.into(), grads.into(), len.into()];
+        self.launch("square_sums", Shape::new(blocks, 256), &args);
+        let args = [control.into(), partials.into(), sums.into(), blocks.into()];
+        self.launch("judge", Shape::new(1, 256), &args);
     }
 }

@@ -159,7 +159,7 @@ pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
     let mut trainer = trainer(&dev, arch, capacity);
     let (parameters, rows) = (trainer.model.layout.table.count(), batch.targets.len());
     let passes = input.tokens / input.micro;
-    let update = Update { rule: input.rule, lr: 0.0, clip: 1.0 };
+    let update = Update { rule: input.rule, lr: 0.0, clip: 1.0, stochastic: None };
     let model_flops = passes as f64 * model_flops(arch, &batch);
     trainer.step(&dev, &vec![batch; passes], StepKey { seed: 0, step: 0 }, &update);
 

@@ -180,7 +180,7 @@ impl<'a, D: Device> Session<'a, D> {
         let (step, train) = (self.progress.step, &config.train);
         let lr = config.schedule.at(step, train.steps);
         let clip = if train.clip > 0.0 { train.clip } else { f64::INFINITY };
-        let update = Update { rule: config.optimizer, lr, clip };
+        let update = Update { rule: config.optimizer, lr, clip, stochastic: None };
         self.trainer.step(self.dev, batches, StepKey { seed: config.seed, step }, &update);
         let outcome = self.trainer.outcome();
         self.count(&outcome);

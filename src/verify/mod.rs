@@ -11,7 +11,9 @@
 
 mod draw;
 mod elementwise;
+mod mask;
 mod report;
+mod training;
 
 use crate::device::cpu::Cpu;
 use crate::device::gpu::Gpu;
@@ -76,8 +78,13 @@ pub struct Verifier<'a> {
 }
 
 /// Families by the name of their module in `ops`, with their checks.
-const FAMILIES: &[(&str, fn(&mut Verifier))] =
-    &[("dropout", elementwise::dropout), ("gather", elementwise::gather)];
+const FAMILIES: &[(&str, fn(&mut Verifier))] = &[
+    ("dropout", elementwise::dropout),
+    ("gather", elementwise::gather),
+    ("mask", mask::mask),
+    ("reduce", training::reduce),
+    ("optimizer", training::optimizer),
+];
 
 /// The names that [`verify`] takes as families.
 pub fn families() -> impl Iterator<Item = &'static str> {

@@ -218,6 +218,12 @@ pub trait Element: Pod + Send + Sync + HostElement<Host = f64> {
     fn wide(self) -> Self::Acc;
     /// To nearest, ties to even.
     fn round(value: Self::Acc) -> Self;
+    /// Up or down by chance, so that the mean over `word` is `value`; types that hold `Acc` round
+    /// nothing.
+    fn round_by(value: Self::Acc, word: u32) -> Self {
+        let _ = word;
+        Self::round(value)
+    }
 
     /// `x` as `Acc`: borrowed where the types are one.
     fn widen(x: &[Self]) -> Cow<'_, [Self::Acc]>;
@@ -297,6 +303,14 @@ impl Element for bf16 {
     #[inline(always)]
     fn round(value: f32) -> bf16 {
         bf16::from_f32(value)
+    }
+
+    #[inline(always)]
+    fn round_by(value: f32, word: u32) -> bf16 {
+        if !value.is_finite() {
+            return bf16::round(value);
+        }
+        bf16::from_bits(((value.to_bits() + (word & 0xffff)) >> 16) as u16)
     }
 
     fn widen(x: &[bf16]) -> Cow<'_, [f32]> {

@@ -2,6 +2,8 @@
 
 use std::ffi::c_void;
 
+use bytemuck::{Pod, Zeroable, bytes_of, bytes_of_mut};
+
 use super::driver::{Address, DriverError, Launch, Result, TensorMap};
 use super::{Gpu, Tensor};
 use crate::device::Memory;
@@ -21,16 +23,19 @@ pub enum Arg {
     U64(u64),
     /// `float`
     F32(f32),
-    /// `Dropout` of `kernels/common.cuh`
-    Dropout(DropoutArg),
+    /// A structure by value: so many bytes of these.
+    Struct([u64; STRUCT_WORDS], usize),
     /// `CUtensorMap`
     Map(TensorMap),
 }
 
-/// A dropout site as kernels take it.
-#[derive(Debug, Clone, Copy)]
+/// Longest structure [8 bytes].
+const STRUCT_WORDS: usize = 8;
+
+/// `Dropout` of `kernels/common.cuh`: a dropout site as kernels take it.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct DropoutArg {
+struct DropoutArg {
     seed: u64,
     /// The last two words of the Philox counter.
     step: u32,
@@ -45,7 +50,7 @@ impl From<Option<Dropout>> for Arg {
     /// `None` keeps everything: kernels skip the draws where the threshold is 0.
     fn from(dropout: Option<Dropout>) -> Arg {
         let Dropout { p, seed, step, site } = dropout.unwrap_or(Dropout::none());
-        Arg::Dropout(DropoutArg {
+        Arg::of(DropoutArg {
             seed,
             step,
             stream: Stream::Dropout.site(site),
@@ -124,6 +129,14 @@ impl From<TensorMap> for Arg {
 }
 
 impl Arg {
+    /// A structure by value, laid out as the kernel's.
+    pub fn of<T: Pod>(value: T) -> Arg {
+        let mut words = [0; STRUCT_WORDS];
+        let bytes = bytes_of(&value);
+        bytes_of_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Arg::Struct(words, bytes.len())
+    }
+
     /// Where the value lies, and its size in bytes.
     fn value(&self) -> (*const c_void, usize) {
         fn of<T>(value: &T) -> (*const c_void, usize) {
@@ -135,7 +148,7 @@ impl Arg {
             Arg::U32(value) => of(value),
             Arg::U64(value) => of(value),
             Arg::F32(value) => of(value),
-            Arg::Dropout(value) => of(value),
+            Arg::Struct(words, bytes) => (words.as_ptr().cast(), *bytes),
             Arg::Map(value) => of(value),
         }
     }

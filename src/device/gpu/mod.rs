@@ -114,6 +114,11 @@ impl Gpu {
         self.state.workspace.borrow().1
     }
 
+    /// Copies to the workspace or another place that is not a tensor.
+    pub(crate) fn upload(&self, to: Address, bytes: &[u8]) {
+        self.state.attempt("upload", |driver| driver.upload(to, bytes));
+    }
+
     /// Sets `bytes` of memory to zero.
     pub(crate) fn zero(&self, address: Address, bytes: usize) {
         self.state.attempt("zero", |driver| driver.fill(address, 0, bytes));
