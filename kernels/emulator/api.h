@@ -5,7 +5,8 @@
  *   plain  -O2
  *   check  -O1 -fsanitize=thread -fno-tree-vectorize, linked without libtsan: races, fences, bounds
  *   asan   -O1 -fsanitize=address (runtime too), AddressSanitizer loaded first by the host program
- * and all need -std=c++17 -fPIC -fno-strict-aliasing -Wno-psabi -Wno-unknown-pragmas; link whole objects. */
+ * and all need -std=c++17 -fPIC -fno-strict-aliasing -Wno-psabi -Wno-unknown-pragmas. Link objects,
+ * or whole archives: kernels register themselves, and nothing refers to them by name. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -3,6 +3,7 @@
 //
 // A failed compare-and-swap, an addition of nothing and every acquire load may be polling: they let
 // other threads run first, or a lone spinning thread would never see its value arrive.
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -73,11 +74,13 @@ uint64_t atomic(void* p, int bytes, Rmw op, uint64_t operand, uint64_t compare, 
                 Loc loc) {
     require_aligned(p, bytes, loc);
     Worker* w = worker;
+    if (w->checker) check_atomic_before(w, p, uint32_t(bytes), order, true, loc);
     uint64_t old = read_word(p, bytes);
     for (;;) {
         uint64_t value = apply(op, bytes, old, operand, compare);
         if (bytes == 4 ? swap_if<uint32_t>(p, old, value) : swap_if<uint64_t>(p, old, value)) break;
     }
+    if (w->checker) check_atomic_after(w, p, order, true);
     bool polling = op == Rmw::Compare ? old != compare : op == Rmw::Add && !operand;
     if (polling) yield(loc);
     else w->idle_rounds = 0;
@@ -88,13 +91,16 @@ uint64_t load_atomic(const void* p, int bytes, Order order, Loc loc) {
     require_aligned(p, bytes, loc);
     yield(loc);
     Worker* w = worker;
+    if (w->checker) check_atomic_before(w, p, uint32_t(bytes), order, false, loc);
     uint64_t value = read_word(p, bytes);
+    if (w->checker) check_atomic_after(w, p, order, false);
     return value;
 }
 
 void store_atomic(void* p, int bytes, uint64_t value, Order order, Loc loc) {
     require_aligned(p, bytes, loc);
     Worker* w = worker;
+    if (w->checker) check_atomic_before(w, p, uint32_t(bytes), order, true, loc);
     write_word(p, bytes, value);
     w->idle_rounds = 0;
 }
@@ -102,6 +108,7 @@ void store_atomic(void* p, int bytes, uint64_t value, Order order, Loc loc) {
 void fence(Loc loc) {
     (void)loc;
     Worker* w = worker;
+    if (w->checker) check_fence(w, w->current);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 

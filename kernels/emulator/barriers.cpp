@@ -1,4 +1,5 @@
 // Warp collectives, the CTA's sixteen barriers, and the cluster's.
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -29,6 +30,8 @@ void warp_collective(uint32_t mask, Collective kind, void* argument, Finish fini
     finish(meeting.arguments, mask);
     meeting.arrived = 0;
     Fiber* warp = cta->fibers + fiber->warp * 32;
+    // Of the collectives, __syncwarp alone orders memory.
+    if (w->checker && kind == Collective::Sync) check_warp_sync(w, warp, mask);
     for (uint32_t rest = mask & ~(1u << fiber->lane); rest; rest &= rest - 1)
         make_ready(w, warp + __builtin_ctz(rest));
 }
@@ -44,16 +47,18 @@ static uint32_t lanes_of(const Cta& cta, uint32_t warp) {
 
 static void require_whole_warps(const Cta& cta, int id, const Barrier& barrier, Loc loc) {
     for (uint32_t warp = 0; warp < barrier.lanes.size(); warp++) {
-        uint32_t arrived = barrier.lanes[warp];
-        if (arrived && arrived != lanes_of(cta, warp))
+        // Lanes that arrived without waiting may have exited since.
+        uint32_t arrived = barrier.lanes[warp], live = lanes_of(cta, warp);
+        if (arrived && arrived < live)
             fail(loc, "barrier %d completes while %u lanes of warp %u are elsewhere: all threads "
-                 "of a warp must arrive together", id, lanes_of(cta, warp) - arrived, warp);
+                 "of a warp must arrive together", id, live - arrived, warp);
     }
 }
 
 static void complete_barrier(Worker* w, Cta* cta, int id, Fiber* last, Loc loc) {
     Barrier& barrier = cta->barriers[id];
     require_whole_warps(*cta, id, barrier, loc);
+    if (w->checker) check_barrier_complete(w, cta, id, barrier.waiting, last);
     if (barrier.whole_cta) {
         cta->votes_result = cta->votes;
         cta->votes = 0;
@@ -84,6 +89,7 @@ static bool arrive(Worker* w, int id, int threads, Loc loc) {
         fail(loc, "barrier %d in divergent code: other lanes of warp %u arrive at line %d", id,
              fiber->warp, barrier.places[fiber->warp].line);
     barrier.arrived++;
+    if (w->checker) check_barrier_arrive(w, cta, id, fiber);
     return barrier.arrived == (whole ? cta->live : barrier.threads);
 }
 
@@ -110,12 +116,25 @@ int barrier_count(int predicate, Loc loc) {
     return cta->votes_result;
 }
 
+void check_barriers_at_exit(Worker* w, const Cta& cta) {
+    for (int id = 0; id < 16; id++) {
+        const Barrier& barrier = cta.barriers[id];
+        if (barrier.arrived)
+            record_failure(w, block_name(cta) + ": at the kernel's end, barrier " +
+                                  std::to_string(id) + " has " + std::to_string(barrier.arrived) +
+                                  " of " + std::to_string(barrier.threads) +
+                                  " threads: an arrival that nobody waits for");
+    }
+}
+
 // ------------------------------------------------------------------ the cluster's barrier
 
 static void complete_cluster(Worker* w, Cluster* cluster) {
+    if (w->checker) check_cluster_complete(w, cluster);
     cluster->arrived = 0;
     cluster->phase++;
     for (Fiber* fiber : cluster->waiting) {
+        if (w->checker) check_cluster_acquire(w, cluster, fiber);
         make_ready(w, fiber);
     }
     cluster->waiting.clear();
@@ -128,6 +147,7 @@ void cluster_arrive(Loc loc) {
     if (fiber->cluster_arrived) fail(loc, "barrier.cluster.arrive twice without a wait between");
     fiber->cluster_arrived = true;
     fiber->cluster_phase = cluster->phase;
+    if (w->checker) check_cluster_arrive(w, cluster, fiber);
     if (++cluster->arrived == cluster->live) complete_cluster(w, cluster);
 }
 
@@ -138,6 +158,7 @@ void cluster_wait(Loc loc) {
     if (!fiber->cluster_arrived) fail(loc, "barrier.cluster.wait without an arrive");
     fiber->cluster_arrived = false;
     if (cluster->phase != fiber->cluster_phase) {
+        if (w->checker) check_cluster_acquire(w, cluster, fiber);
         return;
     }
     cluster->waiting.push_back(fiber);

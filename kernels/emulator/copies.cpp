@@ -1,5 +1,6 @@
 // cp.async: copies of a thread's own, in groups. In lazy mode a copy poisons its destination and
 // happens when its group is waited for.
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -18,6 +19,7 @@ void cp_async(void* shared, const void* global, uint32_t bytes, uint32_t source_
     if (address % bytes || (source_bytes && uintptr_t(global) % bytes))
         fail(loc, "cp.async of %u bytes: shared 0x%x or global %p is misaligned", bytes, address,
              global);
+    if (w->checker) check_cp_async(w, fiber, address, bytes, global, source_bytes, loc);
     CpAsync copy{static_cast<unsigned char*>(shared), static_cast<const unsigned char*>(global),
                  bytes, source_bytes};
     if (!lazy(w)) {
@@ -43,6 +45,7 @@ void finish_copies(Fiber* fiber, size_t count) {
 void cp_async_wait(uint32_t pending) {
     Worker* w = worker;
     Fiber* fiber = w->current;
+    if (w->checker) check_cp_async_wait(w, fiber, pending);
     auto& groups = fiber->copy_groups;
     if (groups.size() <= pending) return;
     size_t complete = groups.size() - pending;

@@ -161,6 +161,7 @@ void forget_frames(Worker* w, uint32_t fibers) {
     // Frames that an earlier, failed launch left poisoned; or the last kernel's, near the top.
     for (uint32_t i = 0; i < fibers; i++) {
         Fiber& fiber = w->fibers[i];
+        if (!fiber.stack) continue;
         size_t bytes = w->dirty ? fiber.stack_bytes : 16384;
         __asan_unpoison_memory_region(fiber.stack + fiber.stack_bytes - bytes, bytes);
     }

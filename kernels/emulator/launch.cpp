@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -114,6 +115,7 @@ static void start_gang(Worker* w, uint64_t gang) {
         }
     }
     reset_shared(w);
+    if (w->checker) check_start_gang(w);
 }
 
 static void run_gang(Worker* w, uint64_t gang) {
@@ -121,8 +123,11 @@ static void run_gang(Worker* w, uint64_t gang) {
     w->dirty = true;
     enter_fibers(w, take_ready(w));
     w->dirty = w->failed;
-    for (const Cta& cta : w->ctas)
-        if (!w->failed && !w->launch->failed) check_mbarriers_at_exit(w, cta);
+    for (const Cta& cta : w->ctas) {
+        if (w->failed || w->launch->failed) return;
+        check_barriers_at_exit(w, cta);
+        check_mbarriers_at_exit(w, cta);
+    }
 }
 
 // ------------------------------------------------------------------ workers
@@ -164,6 +169,7 @@ static void work(Launch& launch, uint32_t number) {
     worker = w;
     place = &w->place;
     prepare_worker(w, launch, number);
+    if (launch.modes.check || launch.modes.counters) check_start_worker(w);
     launch.active++;
     uint64_t gang;
     while (!launch.failed && (gang = launch.next_gang++) < launch.gangs) {
@@ -171,6 +177,7 @@ static void work(Launch& launch, uint32_t number) {
         if (w->failed) launch.failed = true;
     }
     launch.active--;
+    if (w->checker) check_end_worker(w);
     if (w->failed) {
         launch.failed = true;
         std::lock_guard<std::mutex> lock(launch.mutex);
@@ -183,6 +190,8 @@ static void work(Launch& launch, uint32_t number) {
 
 static uint32_t worker_count(const Launch& launch) {
     uint32_t wanted = launch.modes.threads;
+    // The checker compares clocks, not times: it needs no second worker to see a race.
+    if (launch.modes.check || launch.modes.counters) return 1;
     if (!wanted) wanted = std::max(1u, std::thread::hardware_concurrency());
     return uint32_t(std::min<uint64_t>(wanted, launch.gangs));
 }
@@ -209,12 +218,14 @@ static std::string wrong_request(const EmuLaunch& request, const Launch& launch)
     if (request.cooperative && uint64_t(g.x) * g.y * g.z * threads > MAX_GANG_THREADS)
         return kernel + "more than " + std::to_string(MAX_GANG_THREADS) +
                " threads in a cooperative launch, too many to be resident at once here";
+    uint64_t gang = request.cooperative ? uint64_t(g.x) * g.y * g.z : uint64_t(c.x) * c.y * c.z;
+    if (modes.check && gang * threads > MAX_CHECKED_THREADS)
+        return kernel + "the checker takes " + std::to_string(MAX_CHECKED_THREADS) +
+               " threads in a cluster or a cooperative launch";
     if ((modes.check || modes.counters) && strcmp(emu_build(), "check"))
-        return kernel + "this build has no checks and no counters";
+        return kernel + "checks and counters need the check build, this is " + emu_build();
     return "";
 }
-
-extern "C" const char* emu_counters(void) { return ""; }
 
 extern "C" int emu_launch(const EmuLaunch* request, void** params) {
     static std::mutex one_at_a_time;
@@ -234,6 +245,7 @@ extern "C" int emu_launch(const EmuLaunch* request, void** params) {
         launch.cluster_size = launch.cluster.x * launch.cluster.y * launch.cluster.z;
         launch.gang_ctas = request->cooperative ? uint32_t(ctas) : launch.cluster_size;
         launch.gangs = ctas / launch.gang_ctas;
+        if (launch.modes.check) check_start_launch();
         std::vector<std::thread> threads;
         for (uint32_t i = 1; i < worker_count(launch); i++)
             threads.emplace_back(work, std::ref(launch), i);

@@ -1,5 +1,6 @@
 // ldmatrix, stmatrix and mma.sync: a warp's lanes deposit registers and addresses, the last one to
 // come does the work. Products of bf16 are exact in fp32; sums run over k in order.
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -31,6 +32,7 @@ static unsigned char* row_pointer(void** lanes, int i, int row, bool write) {
              mine.address);
     check_shared(cta, mine.address, 16, mine.loc, what);
     Fiber* lane = cta->fibers + w->current->warp * 32 + i * 8 + row;
+    if (w->checker) check_matrix_row(w, lane, mine.address, row, write, mine.loc);
     return shared_pointer(cta, mine.address);
 }
 

@@ -2,6 +2,7 @@
 //
 // The state lives in the kernel's own eight bytes of shared memory, with a mark, so that a barrier
 // that was never initialised or was overwritten is noticed.
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -33,6 +34,7 @@ void require_mbarrier(Cta* cta, uint32_t address, Loc loc, const char* what, boo
     Worker* w = worker;
     if (address % 8) fail(loc, "%s: mbarrier 0x%x is not 8-byte aligned", what, address);
     check_shared(cta, address, 8, loc, what);
+    if (w->checker) check_mbarrier_use(w, cta, address, by_tma, loc);
     if (word(cta, address)->mark != MARK)
         fail(loc, "%s: shared 0x%x holds no mbarrier: not initialised, or overwritten", what,
              address);
@@ -44,6 +46,7 @@ void mbarrier_init(uint32_t address, uint32_t count, Loc loc) {
     if (address % 8) fail(loc, "mbarrier.init: 0x%x is not 8-byte aligned", address);
     check_shared(cta, address, 8, loc, "mbarrier.init");
     if (!count || count > MAX_ARRIVALS) fail(loc, "mbarrier.init: a count of %u", count);
+    if (w->checker) check_mbarrier_init(w, cta, address, loc);
     Word state{count, count, 0, MARK, 0};
     memcpy(word(cta, address), &state, sizeof state);
     for (uint32_t known : cta->mbarriers)
@@ -70,6 +73,7 @@ static void complete_phase_if_due(Worker* w, Cta* cta, uint32_t address) {
     if (state->pending || state->bytes) return;
     state->phase ^= 1;
     state->pending = state->expected;
+    if (w->checker) check_mbarrier_phase(w, cta, address, state->phase ^ 1);
     auto& waiting = w->mbarrier_waiting;
     size_t kept = 0;
     for (Fiber* fiber : waiting) {
@@ -79,6 +83,7 @@ static void complete_phase_if_due(Worker* w, Cta* cta, uint32_t address) {
             waiting[kept++] = fiber;
             continue;
         }
+        if (w->checker) check_mbarrier_acquire(w, cta, address, fiber, fiber->argument);
         make_ready(w, fiber);
     }
     waiting.resize(kept);
@@ -89,6 +94,7 @@ static void arrive(Worker* w, Cta* cta, uint32_t address, uint32_t count, Loc lo
     if (state->pending < count)
         fail(loc, "mbarrier.arrive: more than the %u arrivals of this phase of %s",
              unsigned(state->expected), describe_mbarrier(*cta, address).c_str());
+    if (w->checker) check_mbarrier_arrive(w, cta, address, w->current);
     state->pending -= count;
     complete_phase_if_due(w, cta, address);
 }
@@ -117,6 +123,7 @@ void mbarrier_complete_tx(Worker* w, Cta* cta, uint32_t address, uint32_t bytes,
         leave_fibers(w);
     }
     state->bytes -= bytes;
+    if (w->checker) check_mbarrier_complete(w, cta, address, agent);
     complete_phase_if_due(w, cta, address);
 }
 
@@ -126,6 +133,7 @@ void mbarrier_wait(uint32_t address, uint32_t parity, Loc loc) {
     require_mbarrier(fiber->cta, address, loc, "mbarrier.try_wait", false);
     parity &= 1;
     if (word(fiber->cta, address)->phase != parity) {
+        if (w->checker) check_mbarrier_acquire(w, fiber->cta, address, fiber, parity);
         return;
     }
     w->mbarrier_waiting.push_back(fiber);
@@ -139,17 +147,20 @@ bool mbarrier_try_wait(uint32_t address, uint32_t parity, Loc loc) {
     require_mbarrier(fiber->cta, address, loc, "mbarrier.test_wait", false);
     parity &= 1;
     if (word(fiber->cta, address)->phase == parity) return false;
+    if (w->checker) check_mbarrier_acquire(w, fiber->cta, address, fiber, parity);
     return true;
 }
 
 void fence_mbarrier_init(Loc loc) {
     (void)loc;
     Worker* w = worker;
+    if (w->checker) check_fence_mbarrier_init(w, w->current);
 }
 
 void fence_proxy_async(Loc loc) {
     (void)loc;
     Worker* w = worker;
+    if (w->checker) check_fence_proxy(w, w->current);
 }
 
 void check_mbarriers_at_exit(Worker* w, const Cta& cta) {

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -38,6 +39,7 @@ constexpr uint32_t SHARED_LIMIT = 227 * 1024;    // what a launch may ask for
 constexpr uint32_t STATIC_LIMIT = 48 * 1024;     // of that, in arrays
 constexpr uint32_t MAX_CTA_THREADS = 1024;
 constexpr uint32_t MAX_GANG_THREADS = 16384;
+constexpr uint32_t MAX_CHECKED_THREADS = 2048;  // the same with the checker's clocks
 constexpr uint32_t MAX_CLUSTER = 8;
 constexpr unsigned char POISON = 0xff;  // NaN as bf16, f16 and f32
 
@@ -253,6 +255,7 @@ double seconds();
 
 // barriers.cpp
 void thread_exits(Worker* w, Fiber* fiber);
+void check_barriers_at_exit(Worker* w, const Cta& cta);
 
 // shared.cpp
 unsigned char* shared_pointer(Cta* cta, uint32_t address);
@@ -272,6 +275,8 @@ void check_mbarriers_at_exit(Worker* w, const Cta& cta);
 
 // tma.cpp
 bool complete_a_load(Worker* w);
+// The runs of global memory that a copy touches.
+void for_global_runs(const Bulk& bulk, const std::function<void(const void*, uint32_t)>& each);
 
 // buffers.cpp
 struct Buffer {

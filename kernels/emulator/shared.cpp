@@ -5,6 +5,7 @@
 // made by `mapa` carry the CTA's rank + 1 above bit 24.
 #include <sys/mman.h>
 
+#include "check.h"
 #include "runtime.h"
 #if EMU_ASAN
 #include <sanitizer/asan_interface.h>
@@ -132,6 +133,7 @@ static unsigned char* remote(uint32_t address, uint32_t bytes, bool write, Loc l
     if (offset % bytes) fail(loc, "%s of %u bytes at 0x%x is misaligned", what, bytes, offset);
     check_shared(cta, offset, bytes, loc, what);
     Worker* w = worker;
+    if (w->checker) check_thread_access(w, w->current, cta, offset, bytes, write, loc);
     return shared_pointer(cta, offset);
 }
 

@@ -3,6 +3,9 @@
 // A load completes on an mbarrier: at once, or in lazy mode when no thread can go on without it,
 // its destination poisoned until then. A store belongs to its thread's bulk groups; in lazy mode
 // it reads its source when the group is waited for.
+#include <algorithm>
+
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -87,25 +90,42 @@ static void run_row(const Bulk& bulk, uint32_t row_address, char* global_row) {
     }
 }
 
+// Where row `row` of the box begins at coordinate 0, or null outside the tensor.
+static char* global_row(const Bulk& bulk, uint32_t row) {
+    const TensorMap& map = bulk.map;
+    bool inside = true;
+    char* global = map.base;
+    for (int i = 1; i < map.rank; i++) {
+        int64_t at = int64_t(bulk.coordinates[i]) + row % map.box[i];
+        row /= map.box[i];
+        inside &= at >= 0 && at < int64_t(map.dims[i]);
+        global += at * int64_t(map.strides[i - 1]);
+    }
+    return inside ? global : nullptr;
+}
+
 static void run_bulk(const Bulk& bulk) {
     if (!bulk.tiled) {
         move(bulk, bulk.global, bulk.cta->shared + bulk.shared, bulk.bytes, 4);
         return;
     }
-    const TensorMap& map = bulk.map;
-    uint32_t row_bytes = map.box[0] * map.element_bytes, rows = bulk.bytes / row_bytes;
-    for (uint32_t row = 0; row < rows; row++) {
-        bool inside = true;
-        char* global = map.base;
-        uint32_t rest = row;
-        for (int i = 1; i < map.rank; i++) {
-            int64_t at = int64_t(bulk.coordinates[i]) + rest % map.box[i];
-            rest /= map.box[i];
-            inside &= at >= 0 && at < int64_t(map.dims[i]);
-            global += at * int64_t(map.strides[i - 1]);
-        }
-        run_row(bulk, bulk.shared + row * row_bytes, inside ? global : nullptr);
+    uint32_t row_bytes = bulk.map.box[0] * bulk.map.element_bytes;
+    for (uint32_t row = 0; row < bulk.bytes / row_bytes; row++)
+        run_row(bulk, bulk.shared + row * row_bytes, global_row(bulk, row));
+}
+
+void for_global_runs(const Bulk& bulk, const std::function<void(const void*, uint32_t)>& each) {
+    if (!bulk.tiled) {
+        each(bulk.global, bulk.bytes);
+        return;
     }
+    const TensorMap& map = bulk.map;
+    uint32_t rows = bulk.bytes / (map.box[0] * map.element_bytes);
+    int64_t first = std::max(bulk.coordinates[0], 0);
+    int64_t last = std::min(int64_t(bulk.coordinates[0]) + map.box[0], int64_t(map.dims[0]));
+    for (uint32_t row = 0; row < rows && first < last; row++)
+        if (char* global = global_row(bulk, row))
+            each(global + first * map.element_bytes, uint32_t(last - first) * map.element_bytes);
 }
 
 static const TensorMap& tensor_map(const void* map, int rank, const char* what, Loc loc) {
@@ -165,6 +185,7 @@ static void start_load(Bulk bulk, Cta* barrier_cta, uint32_t barrier, const char
     require_mbarrier(barrier_cta, barrier, bulk.loc, what, true);
     bulk.barrier_cta = barrier_cta;
     bulk.barrier = barrier;
+    if (w->checker) bulk.agent = check_bulk(w, w->current, bulk);
     if (!lazy(w)) {
         finish_load(w, bulk);
         return;
@@ -235,6 +256,7 @@ void tma_prefetch(const void* map, Loc loc) { tensor_map(map, 0, "prefetch.tenso
 
 static void start_store(Bulk bulk) {
     Worker* w = worker;
+    if (w->checker) bulk.agent = check_bulk(w, w->current, bulk);
     if (!lazy(w)) run_bulk(bulk);
     w->current->stores.push_back(bulk);
 }
@@ -266,6 +288,7 @@ void bulk_wait(uint32_t pending, bool read_only, Loc loc) {
     size_t complete = groups.size() - pending, stores = groups[complete - 1];
     for (size_t i = 0; i < stores; i++) {
         if (lazy(w)) run_bulk(fiber->stores[i]);
+        if (w->checker) check_join(w, fiber, fiber->stores[i].agent);
     }
     fiber->stores.erase(fiber->stores.begin(), fiber->stores.begin() + ptrdiff_t(stores));
     groups.erase(groups.begin(), groups.begin() + ptrdiff_t(complete));

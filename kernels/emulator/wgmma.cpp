@@ -5,6 +5,7 @@
 // In lazy mode the accumulators are poisoned at issue and the product is done, warp by warp, when
 // its group is waited for; so reading them early, or reusing a tile that is still to be read, shows
 // in the result.
+#include "check.h"
 #include "runtime.h"
 
 namespace emu {
@@ -148,6 +149,21 @@ static Warpgroup& warpgroup(Fiber* fiber, Loc loc) {
     return fiber->cta->warpgroups[index];
 }
 
+static void check_operands(Worker* w, Fiber* fiber, WgmmaOp& op) {
+    Fiber* first = fiber->cta->fibers + fiber->index / 128 * 128;
+    for (int warp = 0; warp < 4; warp++) {
+        Fiber* issuer = first + warp * 32;
+        int agent = op.agents[warp] = check_async_begin(w);
+        auto access = [&](uint32_t address, int, int) {
+            check_shared(fiber->cta, address, 16, op.loc, "wgmma");
+            check_async_access(w, agent, issuer, fiber->cta, address, 16, false, op.loc);
+        };
+        if (!op.registers_a)
+            for_chunks(decode(op.descriptor_a), ROWS, op.shape.transposed_a, access);
+        for_chunks(decode(op.descriptor_b), op.shape.n, op.shape.transposed_b, access);
+    }
+}
+
 static bool same(const WgmmaShape& a, const WgmmaShape& b) {
     return a.n == b.n && a.accumulate == b.accumulate && a.transposed_a == b.transposed_a &&
            a.transposed_b == b.transposed_b;
@@ -166,6 +182,7 @@ static void issue(Worker* w, Fiber* fiber, Warpgroup& group) {
         op.a.resize(512);
         for (size_t i = 0; i < 128; i++) memcpy(&op.a[i * 4], group.a[i], 16);
     }
+    if (w->checker) check_operands(w, fiber, op);
     if (lazy(w)) hold_accumulators(group, op);
     else multiply(op, fiber->cta, 0, 4, [&](int thread) { return op.d[thread]; });
     group.ops.push_back(std::move(op));
@@ -221,11 +238,14 @@ void wgmma_wait(uint32_t pending, Loc loc) {
     uint32_t warp = fiber->warp % 4;
     for (WgmmaOp& op : group.ops) {
         if (!op.group || op.group + pending > fiber->wgmma_groups) continue;
+        if (w->checker) check_join(w, fiber, op.agents[warp]);
         if (op.warps_done >> warp & 1) continue;
         op.warps_done |= 1u << warp;
         if (lazy(w)) finish_warp(group, op, fiber->cta, int(warp));
     }
-    while (!group.ops.empty() && group.ops.front().warps_done == 15)
+    // A checker's agent is joined by each thread: keep what some thread may still wait for.
+    while (!group.ops.empty() && group.ops.front().warps_done == 15 &&
+           (!w->checker || group.ops.size() > 64))
         group.ops.pop_front();
 }
 

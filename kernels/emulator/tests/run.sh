@@ -43,8 +43,34 @@ newer() {
         2>/dev/null | head -1)" ]
 }
 
+values() {  # BUILD MODES...
+    echo "$@"
+    timeout 300 "$build/$1/values" $(echo "$@" | cut -s -d' ' -f2-)
+}
+
 compile plain "-O3" "-O2" ""
 for modes in "" "lifo" "random" "lazy" "lazy lifo" "lazy random" "single"; do
-    echo "plain ${modes:-fifo}"
-    timeout 120 "$build/plain/values" $modes
+    values plain $modes
 done
+timeout 300 "$build/plain/misuse"
+
+compile check "-O3" "-O1 -fsanitize=thread -fno-tree-vectorize" ""
+values check check
+values check check lazy random
+values check counters >"$build/counters.txt"
+grep -q "wavefronts" "$build/counters.txt"
+timeout 300 "$build/check/misuse"
+
+# Stacks are switched, so a frame's end is not where AddressSanitizer would look for it.
+export ASAN_OPTIONS=detect_stack_use_after_return=0
+compile asan "-O1 -fsanitize=address" "-O1 -fsanitize=address" "-fsanitize=address"
+values asan
+values asan lazy lifo
+timeout 300 "$build/asan/misuse"
+for misuse in bad_bounds bad_read_bounds bad_shared_bounds; do
+    if timeout 60 "$build/asan/misuse" $misuse >"$build/$misuse.txt" 2>&1; then
+        echo "FAILED asan: $misuse was not caught" && exit 1
+    fi
+    grep -q "AddressSanitizer: .* address" "$build/$misuse.txt"
+done
+echo "the emulator's tests pass"
