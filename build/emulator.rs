@@ -26,17 +26,23 @@ pub struct Compiler {
 /// One library: what sets it apart from the others.
 struct Flavour {
     name: &'static str,
+    /// Tells the crate where it lies; empty if it was not built.
+    variable: &'static str,
     kernels: &'static [&'static str],
     /// The folder of the runtime's objects: flavours that compile it alike share them.
     runtime: (&'static str, &'static [&'static str]),
     link: &'static [&'static str],
 }
 
+/// Tells the crate where AddressSanitizer's own library lies.
+const ASAN_RUNTIME: &str = "WARPWRIGHT_EMULATOR_ASAN_RUNTIME";
+
 const ASAN: &[&str] = &["-fsanitize=address", "-fno-omit-frame-pointer", "-O1"];
 
 const FLAVOURS: &[Flavour] = &[
     Flavour {
         name: "plain",
+        variable: "WARPWRIGHT_EMULATOR_PLAIN",
         kernels: &["-O2"],
         runtime: ("runtime", &["-O3"]),
         link: &["-Wl,--no-undefined"],
@@ -45,12 +51,14 @@ const FLAVOURS: &[Flavour] = &[
     // the linker says which call it forgot.
     Flavour {
         name: "check",
+        variable: "WARPWRIGHT_EMULATOR_CHECK",
         kernels: &["-fsanitize=thread", "-O1", "-fno-tree-vectorize"],
         runtime: ("runtime", &["-O3"]),
         link: &["-Wl,--no-undefined"],
     },
     Flavour {
         name: "asan",
+        variable: "WARPWRIGHT_EMULATOR_ASAN",
         kernels: ASAN,
         runtime: ("runtime-asan", ASAN),
         link: &["-fsanitize=address"],
@@ -150,23 +158,22 @@ pub fn build(
     let link = flavours.iter().map(|flavour| compiler.link(flavour, kernels, runtime, &folder));
     finish(jobs::run(link.collect(), at_once))?;
     for flavour in &flavours {
-        tell(flavour.name, library(&folder, flavour));
+        tell(flavour.variable, library(&folder, flavour));
     }
-    tell("asan-runtime", asan.unwrap_or_default());
+    tell(ASAN_RUNTIME, asan.unwrap_or_default());
     Ok(())
 }
 
 /// Tells the crate that nothing was built.
 pub fn absent() {
     for flavour in FLAVOURS {
-        tell(flavour.name, PathBuf::new());
+        tell(flavour.variable, PathBuf::new());
     }
-    tell("asan-runtime", PathBuf::new());
+    tell(ASAN_RUNTIME, PathBuf::new());
 }
 
-fn tell(name: &str, path: PathBuf) {
-    let name = name.to_uppercase().replace('-', "_");
-    println!("cargo::rustc-env=WARPWRIGHT_EMULATOR_{name}={}", path.display());
+fn tell(variable: &str, path: PathBuf) {
+    println!("cargo::rustc-env={variable}={}", path.display());
 }
 
 fn object(folder: &Path, source: &Path) -> PathBuf {
@@ -182,7 +189,8 @@ impl Compiler {
     fn compile(&self, source: &Path, output: PathBuf, flags: &[&str]) -> Job {
         let mut command = self.command.clone();
         let mut add = |words: &[&str]| command.extend(words.iter().map(|word| word.to_string()));
-        add(&["-std=c++17", "-g", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]);
+        add(&["-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing"]);
+        add(&["-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]);
         if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
             add(&["-march=x86-64-v3"]);
         }

@@ -15,7 +15,6 @@
 namespace {
 
 constexpr int THREADS = 1024;
-constexpr unsigned MASK_STREAM = 1;  // Stream::Mask of src/rng.rs
 constexpr int WORD_START = 1, SPECIAL = 2;
 constexpr int IGNORE = -100, NO_ROW = -1;
 constexpr int MAX_SPAN = 10;
@@ -32,8 +31,7 @@ struct Masking {
 };
 
 __device__ uint4 words(const Masking& k, unsigned long long position) {
-    uint4 counter = make_uint4(unsigned(position), unsigned(position >> 32), 0, MASK_STREAM);
-    return philox4x32_10(counter, k.seed);
+    return philox_block(k.seed, STREAM_MASK, 0, position);
 }
 
 // In [0, 1), exact.
@@ -52,7 +50,7 @@ __device__ int word_start(const int* ids, const int* positions, const int* flags
 __device__ bool in_span(const Masking& k, unsigned long long position) {
     constexpr float longer[MAX_SPAN] = {1.0f,     0.8f,      0.64f,      0.512f,      0.4096f,
                                         0.32768f, 0.262144f, 0.2097152f, 0.16777216f, 0.134217728f};
-    for (int j = 0; j < MAX_SPAN && j <= position; j++) {
+    for (int j = 0; j < MAX_SPAN && unsigned(j) <= position; j++) {
         uint4 w = words(k, position - j);
         if (uniform(w.x) < k.span_start && uniform(w.w) < longer[j]) return true;
     }

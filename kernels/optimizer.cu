@@ -85,18 +85,15 @@ __device__ __forceinline__ Group group_of(const Group* groups, int count, size_t
     return groups[low];
 }
 
-// w as bf16: to nearest, or up with the probability that makes the mean w.
-__device__ __forceinline__ bf16 rounded(float w, bool stochastic, unsigned word) {
-    if (!stochastic || !isfinite(w)) return __float2bfloat16_rn(w);
-    unsigned bits = __float_as_uint(w) + (word & 0xffff);
-    return __ushort_as_bfloat16(static_cast<unsigned short>(bits >> 16));
+// The bits of w as bf16: to nearest, or up with the probability that makes the mean w.
+__device__ __forceinline__ unsigned rounded(float w, bool stochastic, unsigned word) {
+    if (!stochastic || !isfinite(w)) return __bfloat16_as_ushort(__float2bfloat16_rn(w));
+    return (__float_as_uint(w) + (word & 0xffff)) >> 16;
 }
 
 __device__ __forceinline__ uint4 rounding_words(const Constants& k, const Step& step, size_t i) {
-    constexpr unsigned ROUNDING = 6;  // Stream::Rounding of src/rng.rs
-    size_t block = i / 4;
-    uint4 counter = make_uint4(unsigned(block), unsigned(block >> 32), step.t, ROUNDING);
-    return k.stochastic ? philox4x32_10(counter, k.seed) : make_uint4(0, 0, 0, 0);
+    if (!k.stochastic) return make_uint4(0, 0, 0, 0);
+    return philox_block(k.seed, STREAM_ROUNDING, step.t, i / 4);
 }
 
 }  // namespace
@@ -113,7 +110,7 @@ extern "C" __global__ void update_naive(bf16* params, float* master, float* m, f
     update_element(k, step, group, grads[i], master[i], m[i], v[i]);
     uint4 words = rounding_words(k, step, i);
     unsigned word = i % 4 == 0 ? words.x : i % 4 == 1 ? words.y : i % 4 == 2 ? words.z : words.w;
-    params[i] = rounded(master[i], k.stochastic, word);
+    params[i] = __ushort_as_bfloat16((unsigned short)rounded(master[i], k.stochastic, word));
 }
 EXPORT_KERNEL(update_naive, update_naive)
 
@@ -138,10 +135,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     *reinterpret_cast<float4*>(m + i) = m4;
     if (k.rule != SGD) *reinterpret_cast<float4*>(v + i) = v4;
     uint4 words = rounding_words(k, step, i);
-    bf16x2 low(rounded(w4.x, k.stochastic, words.x), rounded(w4.y, k.stochastic, words.y));
-    bf16x2 high(rounded(w4.z, k.stochastic, words.z), rounded(w4.w, k.stochastic, words.w));
-    uint2 packed = make_uint2(as_word(low), as_word(high));
-    *reinterpret_cast<uint2*>(params + i) = packed;
+    unsigned low = rounded(w4.x, k.stochastic, words.x) |
+                   rounded(w4.y, k.stochastic, words.y) << 16;
+    unsigned high = rounded(w4.z, k.stochastic, words.z) |
+                    rounded(w4.w, k.stochastic, words.w) << 16;
+    *reinterpret_cast<uint2*>(params + i) = make_uint2(low, high);
 }
 EXPORT_KERNEL(update, update)
 
@@ -151,8 +149,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
     if (i >= length) return;
     float4 w = *reinterpret_cast<const float4*>(master + i);
-    bf16x2 low = __floats2bfloat162_rn(w.x, w.y), high = __floats2bfloat162_rn(w.z, w.w);
-    *reinterpret_cast<uint2*>(params + i) = make_uint2(as_word(low), as_word(high));
+    uint2 packed = make_uint2(pack_bf16(w.x, w.y), pack_bf16(w.z, w.w));
+    *reinterpret_cast<uint2*>(params + i) = packed;
 }
 EXPORT_KERNEL(store, store)
 

@@ -9,6 +9,9 @@
 
 #include "calls.h"
 
+using std::isfinite;
+using std::isnan;
+
 namespace emu {
 template <class To, class From>
 inline To bit_cast(From from) {

@@ -5,6 +5,8 @@
 // In lazy mode the accumulators are poisoned at issue and the product is done, warp by warp, when
 // its group is waited for; so reading them early, or reusing a tile that is still to be read, shows
 // in the result.
+#include <memory>
+
 #include "check.h"
 #include "runtime.h"
 
@@ -84,10 +86,18 @@ static void unpack_registers(const WgmmaOp& op, float* a) {
         }
 }
 
+// Operands and one row of sums of the product that a worker is busy with.
+struct Scratch {
+    float a[K * ROWS], b[K * MAX_N], sums[MAX_N];
+};
+
 // Rows 16 first .. 16 last of the product, into the accumulators that `target` finds.
 template <class Target>
 static void multiply(const WgmmaOp& op, Cta* cta, int first, int last, Target target) {
-    alignas(64) static thread_local float a[K * ROWS], b[K * MAX_N], sums[MAX_N];
+    // On the heap: a library that is opened at run time gets little thread-local memory, and a
+    // fiber's stack is small.
+    static thread_local std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
+    float *a = scratch->a, *b = scratch->b, *sums = scratch->sums;
     int n = op.shape.n;
     if (op.registers_a) unpack_registers(op, a);
     else read_operand(cta, op.descriptor_a, ROWS, op.shape.transposed_a, a, op.loc, "wgmma A");

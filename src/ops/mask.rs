@@ -7,8 +7,8 @@ use crate::data::IGNORE;
 use crate::data::masking::Masker;
 use crate::data::objective::{Masking, Unit};
 use crate::device::cpu::{Cpu, Element};
-use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::Gpu;
+use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::{Buffer, Memory};
 
 /// What masking writes.

@@ -152,7 +152,7 @@ fn built(build: Build) -> &'static str {
 
 /// AddressSanitizer's library, which a process must preload to use [`Build::Asan`].
 pub fn asan_library() -> Option<&'static str> {
-    option_env!("WARPWRIGHT_ASAN_LIBRARY").filter(|path| !path.is_empty())
+    option_env!("WARPWRIGHT_EMULATOR_ASAN_RUNTIME").filter(|path| !path.is_empty())
 }
 
 impl Emulator {
