@@ -23,6 +23,7 @@ using Clock = uint32_t;
 using Agent = uint16_t;
 constexpr Agent NOBODY = 0xffff;
 constexpr uint32_t ASYNC_AGENTS = 512, READERS = 4;
+constexpr uint64_t MAX_FINDINGS = 100000;  // a launch that is wrong everywhere may end early
 
 struct Clocks {
     std::vector<Clock> known, fenced;  // by agent; empty: nothing
@@ -92,6 +93,7 @@ struct Checker {
         uint64_t times = 0;
     };
     std::map<std::string, Finding> findings;
+    uint64_t found = 0;
     Counters counters;
 
     Clock* known_to(uint32_t thread) { return &known[size_t(thread) * agents]; }

@@ -59,6 +59,9 @@ std::string site_name(const Checker& k, uint16_t site) {
 void find(Checker& k, const std::string& what, const std::string& first) {
     auto& finding = k.findings[what];
     if (!finding.times++) finding.first = first;
+    if (++k.found < MAX_FINDINGS) return;
+    record_failure(k.worker, "check: stopped after " + std::to_string(MAX_FINDINGS) + " findings");
+    leave_fibers(k.worker);
 }
 
 }  // namespace emu

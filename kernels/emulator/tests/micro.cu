@@ -48,6 +48,25 @@ extern "C" __global__ void micro_turnstile(uint32_t* turn, float* sum) {
 }
 EXPORT_KERNEL(micro_turnstile, micro_turnstile)
 
+// The last block to come sums what all have written: fences around a relaxed atomic.
+extern "C" __global__ void __launch_bounds__(64)
+micro_last_block(float* out, float* partial, uint32_t* arrived) {
+    SHARED_ARRAY(uint32_t, order, 1);
+    partial[blockIdx.x * 64 + threadIdx.x] = float(blockIdx.x + threadIdx.x);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        order[0] = atomicAdd(arrived, 1u);
+        __threadfence();
+    }
+    __syncthreads();
+    if (order[0] != gridDim.x - 1) return;
+    float sum = 0;
+    for (uint32_t b = 0; b < gridDim.x; b++) sum += partial[b * 64 + threadIdx.x];
+    out[threadIdx.x] = sum;
+}
+EXPORT_KERNEL(micro_last_block, micro_last_block)
+
 // All blocks wait for all: only a cooperative launch can do that.
 extern "C" __global__ void micro_grid_barrier(uint32_t* arrived, uint32_t* values, uint32_t* out) {
     if (threadIdx.x == 0) {

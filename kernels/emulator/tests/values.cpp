@@ -44,6 +44,13 @@ static void turnstile() {
     expect(sum[0] == expected, "turnstile in order");
 }
 
+static void last_block() {
+    Device<uint32_t> arrived(std::vector<uint32_t>(1, 0));
+    Device<float> partial(8 * 64), out(64);
+    if (!run("micro_last_block", {{8}, {64}}, out.data, partial.data, arrived.data)) return;
+    for (size_t i = 0; i < 64; i++) expect(out[i] == float(28 + 8 * i), "the last block's sum");
+}
+
 static void grid_barrier() {
     Device<uint32_t> arrived(std::vector<uint32_t>(1, 0)), values(24), out(24);
     Options options{{24}, {64}};
@@ -186,6 +193,7 @@ int main(int count, char** words) {
     votes();
     atomics();
     turnstile();
+    last_block();
     grid_barrier();
     philox();
     transpose();
