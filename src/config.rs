@@ -24,9 +24,12 @@ pub struct Config {
     /// Key of every random draw: weights, order, masks, dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// What activations and weights are stored as.
+    /// Where it trains.
     #[serde(default)]
-    pub dtype: Dtype,
+    pub device: Where,
+    /// What activations and weights are stored as [default: bf16 on a GPU, f32 on the CPU].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
     #[serde(default)]
     pub data: DataConfig,
     #[serde(default)]
@@ -42,13 +45,25 @@ pub struct Config {
     pub model: Table,
 }
 
-/// What a device stores activations and weights as.
+/// Where a model trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Where {
+    /// The GPU if there is one that can, else the CPU
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+    /// The GPU's kernels on the CPU: slow, for study
+    Emulator,
+}
+
+/// What a device stores activations and weights as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// Sums in f64 too: the reference
     F64,
-    #[default]
     F32,
     /// Sums in f32
     Bf16,
@@ -111,6 +126,8 @@ pub struct TrainConfig {
     pub keep: usize,
     /// Steps in a row that may be not finite before the run stops.
     pub max_skipped: u64,
+    /// Round the stored copy of the weights up or down by chance, instead of to nearest.
+    pub stochastic_rounding: bool,
 }
 
 impl Default for DataConfig {
@@ -142,6 +159,7 @@ impl Default for TrainConfig {
             checkpoint_every: 400,
             keep: 2,
             max_skipped: 20,
+            stochastic_rounding: false,
         }
     }
 }
@@ -168,6 +186,8 @@ pub enum ConfigError {
     NeedsTable(&'static str, &'static str),
     #[error("the configuration does not fit together: {0}")]
     Shape(String),
+    #[error("the kernels store bf16, and dtype is {0:?}: leave it out, or take --device cpu")]
+    KernelType(Dtype),
     #[error("there is no preset `{0}`; the presets are {1}")]
     NoPreset(String, String),
     #[error("model: {0}")]
@@ -237,6 +257,27 @@ impl Config {
         let config = parse(table)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Chooses the device where it was left open, given whether there is a GPU that can train.
+    /// Another type than bf16 asks for the CPU.
+    pub fn settle(&mut self, gpu: bool) -> Result<(), ConfigError> {
+        let on_gpu = gpu && self.dtype.is_none_or(|dtype| dtype == Dtype::Bf16);
+        if self.device == Where::Auto {
+            self.device = if on_gpu { Where::Cuda } else { Where::Cpu };
+        }
+        match self.dtype {
+            Some(dtype) if dtype != Dtype::Bf16 && self.device != Where::Cpu => {
+                Err(ConfigError::KernelType(dtype))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the device stores, once [settled](Config::settle).
+    pub fn dtype(&self) -> Dtype {
+        let cpu = matches!(self.device, Where::Auto | Where::Cpu);
+        self.dtype.unwrap_or(if cpu { Dtype::F32 } else { Dtype::Bf16 })
     }
 
     /// As TOML, to be read by [`Config::read`].

@@ -45,7 +45,7 @@ fn config(lab: &Lab, more: &[&str]) -> Config {
 
 /// Trains in `path`, anew or from its newest checkpoint.
 fn train(config: &Config, path: &Path, resume: bool, stop: &AtomicBool) -> End {
-    match config.dtype {
+    match config.dtype() {
         Dtype::F64 => train_on(Cpu::<f64>::new(), config, path, resume, stop),
         Dtype::F32 => train_on(Cpu::<f32>::new(), config, path, resume, stop),
         Dtype::Bf16 => train_on(Cpu::<bf16>::new(), config, path, resume, stop),
@@ -67,7 +67,7 @@ fn train_on<D: Device>(
     let dev = Meter::new(dev);
     let capacity = data.capacity(config.micro());
     let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay).unwrap();
-    let dtype = config.dtype.of_sums();
+    let dtype = config.dtype().of_sums();
     let run = Run { config, folder: &folder, data: &data, dtype, stop };
     let mut session = match resume {
         true => Session::resume(&dev, &run, trainer).unwrap(),

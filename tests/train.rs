@@ -218,7 +218,7 @@ fn a_run_of_bad_steps_is_reported_and_stops() {
     let dev = Meter::new(Cpu::<f32>::new());
     let trainer = Trainer::new(&dev, &data.arch, data.capacity(config.micro()), 0.1).unwrap();
     let stop = AtomicBool::new(false);
-    let dtype = config.dtype.of_sums();
+    let dtype = config.dtype().of_sums();
     let run = Run { config: &config, folder: &folder, data: &data, dtype, stop: &stop };
     let mut session = Session::start(&dev, &run, trainer).unwrap();
     session.trainer.model.params.write(0, &vec![f64::NAN; data.arch.vocab * data.arch.width]);

@@ -8,14 +8,16 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use half::bf16;
 
 use super::say;
-use crate::config::{Config, Dtype, Overrides};
+use crate::config::{Config, Dtype, Overrides, Where};
 use crate::device::Device;
 use crate::device::cpu::Cpu;
+use crate::device::gpu::{self, Gpu, Kernels, Place};
 use crate::device::meter::Meter;
-use crate::plan::{self, PlanInput};
+use crate::plan::{self, PlanInput, rehearsal};
 use crate::predict::Predictor;
 use crate::telemetry::format::duration;
 use crate::telemetry::metrics::{RunRecord, Sample, SamplesRecord};
@@ -58,12 +60,15 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with the run in the directory, by its own configuration
-    #[arg(long, conflicts_with_all = ["config", "preset", "set", "force", "dtype"])]
+    #[arg(long, conflicts_with_all = ["config", "preset", "set", "force", "dtype", "device"])]
     pub resume: bool,
     /// Replace the run in the directory
     #[arg(long)]
     pub force: bool,
-    /// What activations and weights are stored as [default: f32]
+    /// Where to train [default: the GPU if there is one that can, else the CPU]
+    #[arg(long, value_enum)]
+    pub device: Option<Where>,
+    /// What activations and weights are stored as [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Threads [default: one a core]; the result is the same for any number
@@ -74,13 +79,16 @@ pub struct PretrainArgs {
 impl PretrainArgs {
     /// The defaults, the recipe, then flags.
     fn config(&self) -> Result<Config> {
-        let dtype = self.dtype.and_then(|dtype| dtype.to_possible_value());
-        let dtype = dtype.map(|dtype| format!("dtype={}", dtype.get_name()));
+        let value = |key: &str, value: Option<PossibleValue>| {
+            value.map(|value| format!("{key}={}", value.get_name()))
+        };
+        let dtype = value("dtype", self.dtype.and_then(|dtype| dtype.to_possible_value()));
+        let device = value("device", self.device.and_then(|device| device.to_possible_value()));
         Ok(Config::resolve(&Overrides {
             recipe: self.config.clone(),
             preset: self.preset.clone(),
             objective: self.objective.clone(),
-            set: self.set.iter().cloned().chain(dtype).collect(),
+            set: self.set.iter().cloned().chain(dtype).chain(device).collect(),
         })?)
     }
 }
@@ -98,10 +106,11 @@ pub fn run(args: PretrainArgs) -> Result<()> {
         let default = if causal { "runs/causal" } else { "runs/masked" };
         RunFolder::resume(&args.out.clone().unwrap_or_else(|| default.into()))?
     } else {
-        let config = args.config()?;
+        let mut config = args.config()?;
         plan::check_fits(plan::at_least(&config)?)?;
         let default = || format!("runs/{}", config.objective_name()).into();
         let out = args.out.clone().unwrap_or_else(default);
+        config.settle(gpu::available())?;
         (RunFolder::create(&out, &config, args.force)?, config)
     };
     let began = Instant::now();
@@ -112,10 +121,22 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     }
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
     let job = Job { args: &args, config: &config, folder: &folder, data: &data, began };
-    match config.dtype {
+    if let Some(place) = place(config.device) {
+        return job.train_on_gpu(gpu::open(place, Kernels::Fast)?);
+    }
+    match config.dtype() {
         Dtype::F64 => job.train(Cpu::<f64>::new()),
         Dtype::F32 => job.train(Cpu::<f32>::new()),
         Dtype::Bf16 => job.train(Cpu::<bf16>::new()),
+    }
+}
+
+/// The place of a settled device, if it runs kernels.
+fn place(device: Where) -> Option<Place> {
+    match device {
+        Where::Cuda => Some(Place::Cuda),
+        Where::Emulator => Some(Place::Emulator),
+        Where::Auto | Where::Cpu => None,
     }
 }
 
@@ -128,6 +149,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// With all memory taken before the first step.
+    fn train_on_gpu(&self, dev: Gpu) -> Result<()> {
+        let capacity = self.data.capacity(self.config.micro());
+        gpu::supports(&self.data.arch).map_err(anyhow::Error::msg)?;
+        dev.reserve(rehearsal::workspace(dev.driver().properties(), &self.data.arch, capacity));
+        self.train(dev)
+    }
+
     fn train<D: Device>(&self, dev: D) -> Result<()> {
         let (config, data) = (self.config, self.data);
         self.show_plan(&dev)?;
@@ -135,7 +164,7 @@ impl Job<'_> {
         let capacity = data.capacity(config.micro());
         let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay)?;
         let parameters = trainer.model.layout.table.count() as u64;
-        let dtype = config.dtype.of_sums();
+        let dtype = config.dtype().of_sums();
         let run = Run { config, folder: self.folder, data, dtype, stop: &STOP };
         let mut session = if self.args.resume {
             Session::resume(&dev, &run, trainer)?
@@ -182,7 +211,7 @@ impl Job<'_> {
             parameters,
             tokens_per_step: config.batch.tokens as u64,
             steps: config.train.steps,
-            device: format!("CPU, {:?}", config.dtype).to_lowercase(),
+            device: format!("{:?}, {:?}", config.device, config.dtype()).to_lowercase(),
             threads: rayon::current_num_threads(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
             version: env!("CARGO_PKG_VERSION").to_string(),

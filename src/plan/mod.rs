@@ -12,6 +12,7 @@
 //!   6 Σ (rows · n_in · n_out) over all products with weights + 12 C Σ pairs over layers
 
 pub mod gpus;
+pub mod rehearsal;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -297,7 +298,7 @@ pub fn at_least(config: &Config) -> Result<u64, ConfigError> {
     let parameters = of(arch.blocks()) * block + of(arch.embed_width) * of(arch.vocab);
     let layer = 5.0 * of(arch.width);
     let pass = of(config.micro()) * of(arch.layers) * layer;
-    let x = match config.dtype {
+    let x = match config.dtype() {
         Dtype::F64 => 8.0,
         Dtype::F32 => 4.0,
         Dtype::Bf16 => 2.0,

@@ -47,6 +47,8 @@ pub enum RunError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Telemetry(#[from] telemetry::Error),
+    #[error("{0}; the checkpoints are whole: go on with --resume")]
+    Device(String),
     #[error(
         "{count} steps in a row had a loss or gradient that is not finite (the last at step \
          {step}); nothing was changed by them. In the run's config.toml lower schedule.peak, \
@@ -180,9 +182,11 @@ impl<'a, D: Device> Session<'a, D> {
         let (step, train) = (self.progress.step, &config.train);
         let lr = config.schedule.at(step, train.steps);
         let clip = if train.clip > 0.0 { train.clip } else { f64::INFINITY };
-        let update = Update { rule: config.optimizer, lr, clip, stochastic: None };
+        let stochastic = train.stochastic_rounding.then_some(config.seed);
+        let update = Update { rule: config.optimizer, lr, clip, stochastic };
         self.trainer.step(self.dev, batches, StepKey { seed: config.seed, step }, &update);
         let outcome = self.trainer.outcome();
+        self.alive()?;
         self.count(&outcome);
         let record = self.train_record(&outcome, lr);
         self.telemetry.record(&Record::Train(record))?;
@@ -203,6 +207,11 @@ impl<'a, D: Device> Session<'a, D> {
             self.checkpoint()?;
         }
         Ok(())
+    }
+
+    /// An error if the device has stopped.
+    fn alive(&self) -> Result<(), RunError> {
+        self.dev.fault().map_or(Ok(()), |fault| Err(RunError::Device(fault)))
     }
 
     fn count(&mut self, outcome: &Outcome) {
@@ -236,6 +245,7 @@ impl<'a, D: Device> Session<'a, D> {
     /// The held-out loss; its time counts as nobody's training time.
     fn evaluate(&mut self) -> Result<(), RunError> {
         let outcome = self.trainer.evaluate(self.dev, &self.run.data.heldout);
+        self.alive()?;
         self.progress.heldout = Some(outcome.loss);
         self.telemetry.record(&Record::Eval(EvalRecord {
             step: self.progress.step,

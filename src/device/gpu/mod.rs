@@ -9,6 +9,7 @@
 //! zeros, and [`Memory::fault`] tells what happened. Whoever drives the device asks once a step.
 
 pub mod driver;
+pub mod dry;
 pub mod emulator;
 pub mod launch;
 
@@ -17,6 +18,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use clap::ValueEnum;
 use half::bf16;
 
 use crate::device::cpu::HostElement;
@@ -30,6 +32,29 @@ pub enum Kernels {
     Naive,
     #[default]
     Fast,
+}
+
+/// Where kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// An NVIDIA GPU
+    Cuda,
+    /// The CPU, as slow and as watchful as a debugger
+    Emulator,
+}
+
+/// The GPU at a place; the error says why there is none.
+pub fn open(place: Place, kernels: Kernels) -> Result<Gpu> {
+    let driver: Box<dyn Driver> = match place {
+        Place::Cuda => Box::new(cuda::Cuda::new()?),
+        Place::Emulator => Box::new(emulator::Emulator::new(emulator::Modes::default())?),
+    };
+    Ok(Gpu::new(driver, kernels))
+}
+
+/// Whether there is a GPU that can train, and kernels for it.
+pub fn available() -> bool {
+    open(Place::Cuda, Kernels::Fast).is_ok()
 }
 
 /// A GPU.
@@ -107,6 +132,11 @@ impl Gpu {
             }
         }
         workspace.0
+    }
+
+    /// Makes the workspace large enough for what a rehearsal found.
+    pub fn reserve(&self, bytes: usize) {
+        self.workspace(bytes);
     }
 
     /// Bytes that [`Gpu::workspace`] has come to.

@@ -1,0 +1,40 @@
+//! What a step takes on a GPU beyond its tensors: a rehearsal through the real launch code.
+
+use crate::data::Batch;
+use crate::device::gpu::driver::Properties;
+use crate::device::gpu::dry::Dry;
+use crate::device::gpu::{Gpu, Kernels};
+use crate::model::arch::Arch;
+use crate::model::batch::Capacity;
+use crate::ops::optimizer::{Rule, Update};
+use crate::train::step::{StepKey, Trainer};
+
+/// Bytes of workspace that a step and an evaluation take on such a device, for micro-batches of
+/// up to `capacity`.
+pub fn workspace(properties: &Properties, arch: &Arch, capacity: Capacity) -> usize {
+    let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
+    let mut trainer =
+        Trainer::new(&dev, arch, capacity, 0.0).expect("rehearsal: the architecture is valid");
+    let batch = [full(arch, capacity)];
+    let update = Update { rule: Rule::default(), lr: 0.0, clip: 1.0, stochastic: None };
+    trainer.step(&dev, &batch, StepKey { seed: 0, step: 0 }, &update);
+    trainer.evaluate(&dev, &batch);
+    dev.workspace_bytes()
+}
+
+/// A batch of `capacity`, in sequences of one length.
+fn full(arch: &Arch, capacity: Capacity) -> Batch {
+    let Capacity { tokens, sequences, rows } = capacity;
+    let borders = (0..=sequences).map(|s| (s * tokens / sequences.max(1)) as i32);
+    let picked = rows - if arch.pair { sequences } else { 0 };
+    let targets = if arch.causal { tokens } else { picked };
+    Batch {
+        ids: vec![0; tokens],
+        positions: vec![0; tokens],
+        types: vec![0; tokens],
+        cu_seqlens: borders.collect(),
+        rows: (!arch.causal).then(|| (0..picked as i32).collect()),
+        targets: vec![0; targets],
+        pairs: vec![0; if arch.pair { sequences } else { 0 }],
+    }
+}

@@ -1,0 +1,225 @@
+//! Whole training steps on the emulator, through the launch code that a GPU runs.
+
+mod support;
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use half::bf16;
+use support::{batch, lively, zoo};
+use warpwright::device::cpu::Cpu;
+use warpwright::device::gpu::driver::{
+    Address, Driver, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
+};
+use warpwright::device::gpu::emulator::{Emulator, Modes};
+use warpwright::device::gpu::{Gpu, Kernels};
+use warpwright::device::lockstep::Lockstep;
+use warpwright::device::{Buffer, Device, Memory};
+use warpwright::model::arch::Arch;
+use warpwright::model::batch::Capacity;
+use warpwright::ops::optimizer::{OptimizerOps, Rule, Update};
+use warpwright::train::step::{StepKey, Trainer};
+
+fn emulated(kernels: Kernels) -> Gpu {
+    Gpu::new(Box::new(Emulator::new(Modes::default()).unwrap()), kernels)
+}
+
+/// The zoo, at the multiples that kernels take.
+fn gpu_zoo() -> Vec<(String, Arch)> {
+    let sizes = |arch: Arch| Arch {
+        width: 48,
+        embed_width: if arch.embed_width == arch.width { 48 } else { 16 },
+        inner: 40,
+        ..arch
+    };
+    zoo().into_iter().map(|(name, arch)| (name, sizes(arch))).collect()
+}
+
+fn trainer<D: Device>(dev: &D, arch: &Arch, capacity: Capacity) -> Trainer<D> {
+    let mut trainer = Trainer::new(dev, arch, capacity, 0.1).unwrap();
+    trainer.state.master.write(0, &lively(arch, 11));
+    dev.store(&mut trainer.model.params, &trainer.state.master);
+    trainer
+}
+
+/// Two steps and an evaluation.
+fn train<D: Device>(dev: &D, arch: &Arch) {
+    let micro = batch(arch, &[7, 1, 23, 12], 3);
+    let mut trainer = trainer(dev, arch, Capacity::of(&micro, arch.pair));
+    let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
+    for step in 0..2 {
+        trainer.step(dev, std::slice::from_ref(&micro), StepKey { seed: 5, step }, &update);
+    }
+    trainer.evaluate(dev, std::slice::from_ref(&micro));
+    assert_eq!(dev.fault(), None);
+    let outcome = trainer.outcome();
+    assert_eq!((outcome.applied, outcome.skipped), (2, 0));
+}
+
+fn holds(kernels: Kernels) {
+    for (name, arch) in gpu_zoo() {
+        let dev = Lockstep::new(Cpu::<bf16>::new(), emulated(kernels));
+        let outcome = catch_unwind(AssertUnwindSafe(|| train(&dev, &arch)));
+        outcome.unwrap_or_else(|e| {
+            let fault = dev.fault().unwrap_or_default();
+            panic!("{name}: {} {fault}", e.downcast_ref::<String>().cloned().unwrap_or_default())
+        });
+    }
+}
+
+#[test]
+fn every_architecture_holds_op_by_op_to_the_cpu() {
+    holds(Kernels::Fast);
+}
+
+#[test]
+fn plain_kernels_hold_too() {
+    holds(Kernels::Naive);
+}
+
+/// Losses of twenty steps.
+fn losses<D: Device>(dev: &D, arch: &Arch) -> Vec<f64> {
+    let micros: Vec<_> = (0..4).map(|seed| batch(arch, &[7, 1, 23, 12], seed)).collect();
+    let most = |of: fn(&Capacity) -> usize| {
+        micros.iter().map(|m| of(&Capacity::of(m, arch.pair))).max().unwrap()
+    };
+    let capacity = Capacity {
+        tokens: most(|c| c.tokens),
+        sequences: most(|c| c.sequences),
+        rows: most(|c| c.rows),
+    };
+    let mut trainer = trainer(dev, arch, capacity);
+    let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
+    let step = |step: usize| {
+        let micro = std::slice::from_ref(&micros[step % micros.len()]);
+        trainer.step(dev, micro, StepKey { seed: 5, step: step as u64 }, &update);
+        trainer.outcome().loss
+    };
+    (0..20).map(step).collect()
+}
+
+/// A loss is a mean of terms −log p, each read from logits that bf16 rounds by 2⁻⁹ of their size,
+/// at most about 4 here, in both runs alike: they differ by 2 · 2⁻⁹ · 4 / √rows at first. Weights
+/// drift apart with each update by what rounding changes of Adam's direction, at most its step
+/// size: over twenty steps of 1e-3, the logits by at most 20 · 1e-3 times their gradient's norm,
+/// about 1, of which rounding turns a share of 2⁻⁸ · √20. So 0.02 is more than three times both.
+#[test]
+fn twenty_steps_follow_the_cpu() {
+    for name in ["gpt2", "bert-base"] {
+        let arch = gpu_zoo().into_iter().find(|(n, _)| n == name).unwrap().1;
+        let (cpu, gpu) = (Cpu::<bf16>::new(), emulated(Kernels::Fast));
+        let (want, got) = (losses(&cpu, &arch), losses(&gpu, &arch));
+        assert_eq!(gpu.fault(), None);
+        for (step, (want, got)) in want.iter().zip(&got).enumerate() {
+            assert!((want - got).abs() < 0.02, "{name}, step {step}: {want} and {got}");
+        }
+        assert!(got[19] < got[3], "{name} learns: {got:?}");
+    }
+}
+
+/// What a driver was asked for.
+#[derive(Debug, Default)]
+struct Counts {
+    allocations: Cell<usize>,
+    waits: Cell<usize>,
+}
+
+/// A driver that counts.
+#[derive(Debug)]
+struct Counting<D> {
+    driver: D,
+    counts: Rc<Counts>,
+}
+
+impl<D: Driver> Driver for Counting<D> {
+    fn properties(&self) -> &Properties {
+        self.driver.properties()
+    }
+
+    fn alloc(&self, bytes: usize, label: &'static str) -> Result<Address> {
+        self.counts.allocations.set(self.counts.allocations.get() + 1);
+        self.driver.alloc(bytes, label)
+    }
+
+    fn free(&self, address: Address) {
+        self.driver.free(address);
+    }
+
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.driver.upload(to, bytes)
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.counts.waits.set(self.counts.waits.get() + 1);
+        self.driver.download(from, bytes)
+    }
+
+    fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
+        self.driver.copy(to, from, bytes)
+    }
+
+    fn fill(&self, to: Address, byte: u8, bytes: usize) -> Result<()> {
+        self.driver.fill(to, byte, bytes)
+    }
+
+    unsafe fn launch(&self, launch: &Launch, params: &[*const c_void]) -> Result<()> {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { self.driver.launch(launch, params) }
+    }
+
+    fn signature(&self, kernel: &str) -> Result<Option<Vec<u32>>> {
+        self.driver.signature(kernel)
+    }
+
+    fn tensor_map(&self, shape: &TileShape) -> Result<TensorMap> {
+        self.driver.tensor_map(shape)
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.counts.waits.set(self.counts.waits.get() + 1);
+        self.driver.wait()
+    }
+
+    fn mark(&self) -> Result<Mark> {
+        self.driver.mark()
+    }
+
+    fn elapsed(&self, from: Mark, to: Mark) -> Result<f64> {
+        self.driver.elapsed(from, to)
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
+        self.driver.record(work)
+    }
+
+    fn replay(&self, recording: Recording) -> Result<()> {
+        self.driver.replay(recording)
+    }
+}
+
+#[test]
+fn a_step_neither_allocates_nor_waits() {
+    for (name, arch) in gpu_zoo() {
+        let counts = Rc::new(Counts::default());
+        let driver = Emulator::new(Modes::default()).unwrap();
+        let dev =
+            Gpu::new(Box::new(Counting { driver, counts: Rc::clone(&counts) }), Kernels::Fast);
+        let micro = batch(&arch, &[7, 1, 23, 12], 3);
+        let mut trainer = trainer(&dev, &arch, Capacity::of(&micro, arch.pair));
+        let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
+        let rehearsed = warpwright::plan::rehearsal::workspace(
+            dev.driver().properties(),
+            &arch,
+            Capacity::of(&micro, arch.pair),
+        );
+        dev.reserve(rehearsed);
+        let before = (counts.allocations.get(), counts.waits.get());
+        for step in 0..2 {
+            trainer.step(&dev, std::slice::from_ref(&micro), StepKey { seed: 5, step }, &update);
+        }
+        assert_eq!((counts.allocations.get(), counts.waits.get()), before, "{name}");
+        assert!(trainer.outcome().loss.is_finite(), "{name}: {:?}", dev.fault());
+    }
+}

@@ -1,0 +1,65 @@
+//! Every kernel on the emulator, in each of its modes, beside the CPU reference.
+
+use warpwright::device::gpu::emulator::{self, Build, Emulator, Modes, Order};
+use warpwright::device::gpu::{Gpu, Kernels};
+use warpwright::verify::{Request, Sizes, summary, verify};
+
+/// Runs all checks; every one must pass.
+fn holds(modes: Modes, kernels: Kernels) {
+    let emulator = Emulator::new(modes).unwrap();
+    let gpu = Gpu::new(Box::new(emulator), kernels);
+    let name = if kernels == Kernels::Naive { "naive" } else { "fast" };
+    let (sizes, seed) = (Sizes::Small, 1);
+    let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats: 2, only: None };
+    let mut wrong = Vec::new();
+    let rows = verify(request, &mut |row| {
+        if !row.passed() {
+            wrong.push(row.line());
+        }
+    });
+    assert!(wrong.is_empty(), "{modes:?}: {}\n{}", summary(&rows), wrong.join("\n"));
+    assert!(!rows.is_empty());
+}
+
+#[test]
+fn plain_twins() {
+    holds(Modes::default(), Kernels::Naive);
+}
+
+#[test]
+fn fast_kernels() {
+    holds(Modes::default(), Kernels::Fast);
+}
+
+#[test]
+fn fast_kernels_late_and_last_first() {
+    holds(Modes { lazy: true, order: Order::Lifo, ..Modes::default() }, Kernels::Fast);
+}
+
+#[test]
+fn fast_kernels_in_random_order() {
+    holds(Modes { lazy: true, order: Order::Random, seed: 5, ..Modes::default() }, Kernels::Fast);
+}
+
+#[test]
+fn fast_kernels_without_a_race() {
+    holds(Modes { build: Build::Check, ..Modes::default() }, Kernels::Fast);
+}
+
+#[test]
+fn naive_kernels_without_a_race() {
+    holds(Modes { build: Build::Check, ..Modes::default() }, Kernels::Naive);
+}
+
+/// In a process of its own, as AddressSanitizer must be there from the start.
+#[test]
+fn no_stray_access() {
+    assert!(emulator::asan_library().is_some(), "built without AddressSanitizer");
+    let verify =
+        ["verify", "--build", "asan", "--kernels", "fast", "--repeats", "1", "--seed", "1"];
+    let program = env!("CARGO_BIN_EXE_warpwright");
+    let out = std::process::Command::new(program).args(verify).output().unwrap();
+    let (said, errors) =
+        (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{said}\n{errors}");
+}
