@@ -1,0 +1,64 @@
+// Rows picked out of a tensor and added back: y[i] = x[rows[i]], dx[rows[i]] += dy[i].
+//
+// Floor: every picked row crosses memory twice to gather, three times to add. 9,830 rows of 768
+// (15% of 64k tokens): 30 MB, 7 µs at 4.3 TB/s. Unmeasured on a GPU.
+//
+// A thread moves eight neighbouring elements, 16 bytes. The rows differ, so each element of dx has
+// one owner and nothing is atomic.
+#include <common.cuh>
+
+namespace {
+
+constexpr int THREADS = 256;
+
+// Which eight elements a thread has: at `packed` in [count, C], at `spread` in the big tensor.
+struct Place {
+    size_t packed, spread;
+    bool exists;
+
+    __device__ Place(const int* rows, int width, int count) {
+        size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 8;
+        exists = i < size_t(count) * width;
+        packed = i;
+        spread = exists ? size_t(rows[i / width]) * width + i % width : 0;
+    }
+};
+
+}  // namespace
+
+// y [count, C] = x[rows]; a thread an element.
+extern "C" __global__ void gather_naive(bf16* y, const bf16* x, const int* rows, int width,
+                                        int count) {
+    size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < size_t(count) * width) y[i] = x[size_t(rows[i / width]) * width + i % width];
+}
+EXPORT_KERNEL(gather_naive, gather_naive)
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gather(bf16* y, const bf16* x, const int* rows, int width, int count) {
+    Place at(rows, width, count);
+    if (at.exists) Vec8::load(x + at.spread).store(y + at.packed);
+}
+EXPORT_KERNEL(gather, gather)
+
+// dx[rows] += dy [count, C]; a thread an element.
+extern "C" __global__ void scatter_add_naive(bf16* dx, const bf16* dy, const int* rows, int width,
+                                             int count) {
+    size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= size_t(count) * width) return;
+    bf16& to = dx[size_t(rows[i / width]) * width + i % width];
+    to = __float2bfloat16_rn(__bfloat162float(to) + __bfloat162float(dy[i]));
+}
+EXPORT_KERNEL(scatter_add_naive, scatter_add_naive)
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    scatter_add(bf16* dx, const bf16* dy, const int* rows, int width, int count) {
+    Place at(rows, width, count);
+    if (!at.exists) return;
+    float sum[8], add[8];
+    Vec8::load(dx + at.spread).to_floats(sum);
+    Vec8::load(dy + at.packed).to_floats(add);
+    for (int i = 0; i < 8; i++) sum[i] += add[i];
+    Vec8::from_floats(sum).store(dx + at.spread);
+}
+EXPORT_KERNEL(scatter_add, scatter_add)
