@@ -56,9 +56,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     Place at(rows, width, count);
     if (!at.exists) return;
     float sum[8], add[8];
-    Vec8::load(dx + at.spread).to_floats(sum);
-    Vec8::load(dy + at.packed).to_floats(add);
+    Vec8::load(dx + at.spread).to_float(sum);
+    Vec8::load(dy + at.packed).to_float(add);
     for (int i = 0; i < 8; i++) sum[i] += add[i];
-    Vec8::from_floats(sum).store(dx + at.spread);
+    Vec8::from_float(sum).store(dx + at.spread);
 }
 EXPORT_KERNEL(scatter_add, scatter_add)
