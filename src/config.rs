@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::Objective;
+use crate::device::gpu::Place;
 use crate::hf::FloatType;
 use crate::model::arch::{Arch, ArchError, Family};
 use crate::model::families::{PRESETS, preset};
@@ -56,6 +57,17 @@ pub enum Where {
     Cuda,
     /// The GPU's kernels on the CPU: slow, for study
     Emulator,
+}
+
+impl Where {
+    /// Where kernels run, if they do.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Where::Cuda => Some(Place::Cuda),
+            Where::Emulator => Some(Place::Emulator),
+            Where::Auto | Where::Cpu => None,
+        }
+    }
 }
 
 /// What a device stores activations and weights as.
@@ -259,19 +271,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Chooses the device where it was left open, given whether there is a GPU that can train.
-    /// Another type than bf16 asks for the CPU.
-    pub fn settle(&mut self, gpu: bool) -> Result<(), ConfigError> {
-        let on_gpu = gpu && self.dtype.is_none_or(|dtype| dtype == Dtype::Bf16);
-        if self.device == Where::Auto {
-            self.device = if on_gpu { Where::Cuda } else { Where::Cpu };
-        }
-        match self.dtype {
-            Some(dtype) if dtype != Dtype::Bf16 && self.device != Where::Cpu => {
-                Err(ConfigError::KernelType(dtype))
-            }
-            _ => Ok(()),
-        }
+    /// Chooses the device where it was left open; see [`settle`].
+    pub fn settle(&mut self, gpu: impl FnOnce() -> bool) -> Result<(), ConfigError> {
+        (self.device, _) = settle(self.device, self.dtype, gpu)?;
+        Ok(())
     }
 
     /// What the device stores, once [settled](Config::settle).
@@ -364,6 +367,26 @@ impl Config {
             return Err(ConfigError::Context { context, longest });
         }
         Ok(())
+    }
+}
+
+/// The device and what it stores, where they were left open: a GPU if there is one that can train
+/// (`gpu` is asked only if that matters), which stores bf16; another type asks for the CPU.
+pub fn settle(
+    device: Where,
+    dtype: Option<Dtype>,
+    gpu: impl FnOnce() -> bool,
+) -> Result<(Where, Dtype), ConfigError> {
+    let kernels = dtype.is_none_or(|dtype| dtype == Dtype::Bf16);
+    let device = match device {
+        Where::Auto if kernels && gpu() => Where::Cuda,
+        Where::Auto => Where::Cpu,
+        chosen => chosen,
+    };
+    match (device.place(), dtype) {
+        (Some(_), Some(dtype)) if !kernels => Err(ConfigError::KernelType(dtype)),
+        (Some(_), _) => Ok((device, Dtype::Bf16)),
+        (None, dtype) => Ok((device, dtype.unwrap_or(Dtype::F32))),
     }
 }
 

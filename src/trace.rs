@@ -45,6 +45,8 @@ pub enum TraceError {
     Arch(#[from] ArchError),
     #[error(transparent)]
     Write(#[from] SafeError),
+    #[error("{0}")]
+    Device(String),
     #[error("{0} lacks {1}, which the loss needs: give a model with its head")]
     NoHead(PathBuf, String),
 }
@@ -76,6 +78,9 @@ pub fn trace<D: Device>(
         return Err(TraceError::NoHead(folder, name));
     }
     let traced = run(dev, &model, &batch, labelled);
+    if let Some(fault) = dev.fault() {
+        return Err(TraceError::Device(fault));
+    }
     write(output, &model, &traced, dtype)
 }
 

@@ -15,7 +15,7 @@ use super::say;
 use crate::config::{Config, Dtype, Overrides, Where};
 use crate::device::Device;
 use crate::device::cpu::Cpu;
-use crate::device::gpu::{self, Gpu, Kernels, Place};
+use crate::device::gpu::{self, Gpu, Kernels};
 use crate::device::meter::Meter;
 use crate::plan::{self, PlanInput, rehearsal};
 use crate::predict::Predictor;
@@ -110,7 +110,7 @@ pub fn run(args: PretrainArgs) -> Result<()> {
         plan::check_fits(plan::at_least(&config)?)?;
         let default = || format!("runs/{}", config.objective_name()).into();
         let out = args.out.clone().unwrap_or_else(default);
-        config.settle(gpu::available())?;
+        config.settle(gpu::available)?;
         (RunFolder::create(&out, &config, args.force)?, config)
     };
     let began = Instant::now();
@@ -121,22 +121,13 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     }
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
     let job = Job { args: &args, config: &config, folder: &folder, data: &data, began };
-    if let Some(place) = place(config.device) {
+    if let Some(place) = config.device.place() {
         return job.train_on_gpu(gpu::open(place, Kernels::Fast)?);
     }
     match config.dtype() {
         Dtype::F64 => job.train(Cpu::<f64>::new()),
         Dtype::F32 => job.train(Cpu::<f32>::new()),
         Dtype::Bf16 => job.train(Cpu::<bf16>::new()),
-    }
-}
-
-/// The place of a settled device, if it runs kernels.
-fn place(device: Where) -> Option<Place> {
-    match device {
-        Where::Cuda => Some(Place::Cuda),
-        Where::Emulator => Some(Place::Emulator),
-        Where::Auto | Where::Cpu => None,
     }
 }
 

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::say;
-use crate::config::Dtype;
+use crate::config::{Dtype, Where, settle};
 use crate::device::cpu::Cpu;
+use crate::device::gpu::{self, Kernels};
 use crate::trace::trace;
 
 /// Run one batch through a model; write its logits, loss and every gradient
@@ -33,15 +34,24 @@ pub struct TraceArgs {
     /// Where to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// The precision to compute in
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    pub dtype: Dtype,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "cpu", value_name = "DEVICE")]
+    pub device: Where,
+    /// The precision to compute in [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
 }
 
 /// Writes the trace and says where it is.
 pub fn run(args: TraceArgs) -> Result<()> {
-    let TraceArgs { model, input, output, dtype } = &args;
+    let TraceArgs { model, input, output, device, dtype } = &args;
+    let (device, dtype) = settle(*device, *dtype, gpu::available)?;
     let stored = dtype.of_sums();
+    if let Some(place) = device.place() {
+        let dev = gpu::open(place, Kernels::Fast)?;
+        trace(&dev, model, input, output, stored)?;
+        return Ok(say(format_args!("wrote {}", output.display()))?);
+    }
     match dtype {
         Dtype::F64 => trace(&Cpu::<f64>::new(), model, input, output, stored)?,
         Dtype::F32 => trace(&Cpu::<f32>::new(), model, input, output, stored)?,
