@@ -11,7 +11,7 @@ use super::step::{Outcome, StepKey, Trainer};
 use crate::checkpoint::{self, CheckpointError, Contents, Progress};
 use crate::config::Config;
 use crate::data::Batch;
-use crate::device::Device;
+use crate::device::{Device, Memory};
 use crate::device::meter::Meter;
 use crate::hf::FloatType;
 use crate::ops::optimizer::Update;
