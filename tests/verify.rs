@@ -10,7 +10,8 @@ fn holds(modes: Modes, kernels: Kernels) {
     let gpu = Gpu::new(Box::new(emulator), kernels);
     let name = if kernels == Kernels::Naive { "naive" } else { "fast" };
     let (sizes, seed) = (Sizes::Small, 1);
-    let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats: 2, only: None };
+    let (only, fail_fast) = (None, false);
+    let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats: 2, only, fail_fast };
     let mut wrong = Vec::new();
     let rows = verify(request, &mut |row| {
         if !row.passed() {

@@ -48,9 +48,15 @@ pub struct VerifyArgs {
     /// Runs of each launch that must give the same bits
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub repeats: usize,
+    /// Stop at the first result that is wrong
+    #[arg(long)]
+    pub fail_fast: bool,
     /// Of the random inputs [default: the time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Emulator: another library of kernels, as tests/mutants.rs makes them
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub library: Option<PathBuf>,
     /// Write the table as JSON too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -132,10 +138,14 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         if !wanted {
             continue;
         }
-        let emulator = Emulator::new(modes(&args))?;
+        let emulator = match &args.library {
+            Some(library) => Emulator::at(library, modes(&args))?,
+            None => Emulator::new(modes(&args))?,
+        };
         let gpu = Gpu::new(Box::new(emulator), kernels);
         let (only, repeats) = (args.op.as_deref(), args.repeats);
-        let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats, only };
+        let fail_fast = args.fail_fast;
+        let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats, only, fail_fast };
         let mut told = Ok(());
         rows.extend(verify::verify(request, &mut |row| {
             if told.is_ok() {

@@ -73,6 +73,7 @@ pub struct Verifier<'a> {
     repeats: usize,
     /// The family asked for; all if none.
     only: Option<&'a str>,
+    fail_fast: bool,
     rows: Vec<Row>,
     each: &'a mut dyn FnMut(&Row),
 }
@@ -99,13 +100,16 @@ pub struct Request<'a> {
     pub seed: u64,
     pub repeats: usize,
     pub only: Option<&'a str>,
+    /// Stop at the first row that fails.
+    pub fail_fast: bool,
 }
 
 /// Runs all checks, telling each row as it comes. A fault of the device fails its row and ends the
 /// run.
 pub fn verify(request: Request, each: &mut dyn FnMut(&Row)) -> Vec<Row> {
-    let Request { gpu, kernels, sizes, seed, repeats, only } = request;
-    let mut v = Verifier { gpu, kernels, sizes, seed, repeats, only, rows: Vec::new(), each };
+    let Request { gpu, kernels, sizes, seed, repeats, only, fail_fast } = request;
+    let rows = Vec::new();
+    let mut v = Verifier { gpu, kernels, sizes, seed, repeats, only, fail_fast, rows, each };
     for (name, checks) in FAMILIES {
         if v.only.is_none_or(|only| only == *name) {
             checks(&mut v);
@@ -117,7 +121,8 @@ pub fn verify(request: Request, each: &mut dyn FnMut(&Row)) -> Vec<Row> {
 impl Verifier<'_> {
     /// Judges one check. `op` and `shape` name its row.
     pub fn check(&mut self, op: &'static str, shape: String, check: &impl Checked) {
-        if self.gpu.fault().is_some() {
+        let failed = || self.rows.iter().any(|row| !row.passed());
+        if self.gpu.fault().is_some() || (self.fail_fast && failed()) {
             return;
         }
         let draw = || Draw::new(self.seed, op, &shape);

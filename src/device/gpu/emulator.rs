@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
 use std::slice::from_raw_parts;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -166,10 +168,17 @@ impl Emulator {
                     .into(),
             ));
         }
+        Emulator::at(Path::new(path), modes)
+    }
+
+    /// Loads the emulated kernels from a library, which must be of the build that `modes` names.
+    pub fn at(path: &Path, modes: Modes) -> Result<Emulator> {
         let failed = |e: libloading::Error| {
+            let why = e.source().map_or(e.to_string(), ToString::to_string);
             DriverError(format!(
-                "cannot load the emulated kernels from {path}: {e}. They stay where they were \
-                 built: run the program from its source tree, or build it again"
+                "cannot load the emulated kernels: {why}. They stay where they were built ({}): \
+                 run the program from its source tree, or build it again",
+                path.display()
             ))
         };
         // SAFETY: the library was built from kernels/emulator with this program, and its start-up
