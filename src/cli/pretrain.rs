@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use half::bf16;
@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::device::cpu::Cpu;
 use crate::device::gpu::{self, Gpu, Kernels};
 use crate::device::meter::Meter;
-use crate::plan::{self, PlanInput, rehearsal};
+use crate::plan::{self, PlanInput, kernels, rehearsal};
 use crate::predict::Predictor;
 use crate::telemetry::format::duration;
 use crate::telemetry::metrics::{RunRecord, Sample, SamplesRecord};
@@ -143,7 +143,9 @@ impl Job<'_> {
     /// With all memory taken before the first step.
     fn train_on_gpu(&self, dev: Gpu) -> Result<()> {
         let capacity = self.data.capacity(self.config.micro());
-        gpu::supports(&self.data.arch).map_err(anyhow::Error::msg)?;
+        if let Err(why) = kernels::supports(&self.data.arch) {
+            bail!("{why}; or train on the CPU, with --device cpu");
+        }
         dev.reserve(rehearsal::workspace(dev.driver().properties(), &self.data.arch, capacity));
         self.train(dev)
     }

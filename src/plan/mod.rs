@@ -12,6 +12,7 @@
 //!   6 Σ (rows · n_in · n_out) over all products with weights + 12 C Σ pairs over layers
 
 pub mod gpus;
+pub mod kernels;
 pub mod rehearsal;
 
 use std::collections::BTreeMap;
