@@ -12,6 +12,7 @@ pub mod driver;
 pub mod dry;
 pub mod emulator;
 pub mod launch;
+pub(crate) mod limits;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
