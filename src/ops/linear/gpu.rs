@@ -7,6 +7,7 @@ use super::{Linear, LinearOps};
 use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
+use crate::device::gpu::limits::multiple;
 use crate::device::gpu::{Gpu, Tensor};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, launch_act_backward};
@@ -82,19 +83,15 @@ fn cut(m: usize, n: usize, k: usize, processors: usize, may_split: bool) -> Cut 
     Cut { tile, splits: k.div_ceil(share).max(1), share }
 }
 
-/// What the kernels take, or in words what they do not. Layers of a few outputs, such as a
-/// classifier's, may have any number of them; the decoder too: the loss pads its rows.
+/// What the kernels take, or in words what they do not. A layer of few outputs, such as a
+/// classifier, may have any number of them; so may the decoder, whose rows the loss pads.
 pub fn supports(at: &Linear) -> Result<(), String> {
     const FEW: usize = 64;
-    let multiple = |what: &str, n: usize| match n % 8 {
-        0 => Ok(()),
-        rest => Err(format!(
-            "a product with {n} {what}: on a GPU that is a multiple of 8; the nearest is {}",
-            if rest < 4 && n > 8 { n - rest } else { n + 8 - rest }
-        )),
-    };
-    multiple("inputs", at.n_in)?;
-    if at.n_out < FEW { Ok(()) } else { multiple("outputs", at.n_out) }
+    multiple("the number of a product's inputs", at.n_in, 8, usize::MAX)?;
+    if at.n_out < FEW {
+        return Ok(());
+    }
+    multiple("the number of a product's outputs", at.n_out, 8, usize::MAX)
 }
 
 /// Rows of a matrix in memory.
@@ -113,7 +110,7 @@ impl Rows {
     }
 
     /// Whether 16-byte loads of its rows are aligned.
-    fn is_aligned(self) -> bool {
+    pub fn is_aligned(self) -> bool {
         self.stride.is_multiple_of(8)
     }
 }
@@ -382,5 +379,20 @@ impl LinearOps for Gpu {
         len: usize,
     ) {
         launch_act_backward(self, dpre, dy, pre, activation, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explore() {
+        for (m, n, k) in [(8600, 136, 40), (8600, 264, 40), (4300, 200, 40), (65536, 768, 768), (65536, 3072, 768),(65536,2304,768), (1024, 50304, 768), (65536,768,3072)] {
+            println!("{m} {n} {k} {:?}", cut(m, n, k, 132, false));
+        }
+        for (m, n, k) in [(1024, 768, 50304), (768, 768, 65536), (3072, 768, 65536), (2304, 768, 65536), (50304, 768, 1024), (130, 264, 4096), (520, 264, 2048), (130, 136, 2048), (1, 8, 2048), (8600, 136, 40)] {
+            println!("{m} {n} {k} {:?}", cut(m, n, k, 132, true));
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
 use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
+pub(super) use gpu::Rows;
 pub use gpu::supports;
 
 /// A dense layer and where its weights lie.
