@@ -7,8 +7,8 @@
 // from it as rounded. src/ops/linear.rs has the reference.
 //
 // Floor, at 790 TFLOP/s and 4.3 TB/s: 2 N n_in n_out operations; operands and results cross memory
-// once. 65,536 rows, 768 → 3,072 (GPT-2's first MLP product): 309 GFLOP, 0.391 ms; with pre 913 MB,
-// 0.212 ms; so the tensor cores bound it. mma.sync itself reaches about 62% of what wgmma does on an
+// once. 65,536 rows, 768 → 3,072 (GPT-2's first MLP product): 309 GFLOP, 0.391 ms; with pre 911 MB,
+// 0.212 ms: the tensor cores bound it. mma.sync itself reaches about 62% of what wgmma does on an
 // H100, so this path cannot come below 0.60 ms there. Unmeasured on a GPU; predictions: LOG.md.
 //
 // How it works. product.cuh multiplies: each block one tile of results, operands by cp.async four
@@ -18,10 +18,10 @@
 // A large tile has the multiprocessor for itself and costs least L2 traffic; medium and small tiles
 // fill the chip where large ones would not (the host chooses: src/ops/linear/gpu.rs).
 //
-// Where there are fewer tiles than multiprocessors and k is long, as in weight gradients, k is split
-// over blocks, whole waves of them: each writes its partial results, and a second kernel adds those
-// in the order of the splits, so results repeat to the bit. The bias gradient costs one more product
-// with a column of ones in 32, in the blocks of the first column of tiles only.
+// Where there are fewer tiles than multiprocessors and k is long, as in weight gradients, k is
+// split over blocks, whole waves of them: each writes its partial results, and a second kernel adds
+// those in the order of the splits, so results repeat to the bit. The bias gradient costs one more
+// product in 32, with a column of ones, in the blocks of the first column of tiles only.
 //
 // Limits: n_in is a multiple of 8, and dy's rows start on multiples of 16 bytes. y may have any
 // width; rows that are not whole vectors are stored element by element.
@@ -268,7 +268,8 @@ __device__ __forceinline__ void store_row_sums(const RowSums<T>& rows, const Pla
         if (product >= T::M_PRODUCTS || lane % 4 != 0) continue;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const int row = place.m + warp / T::WARPS_N * T::WARP_M + product * 16 + h * 8 + lane / 4;
+            const int of_warp = product * 16 + h * 8 + lane / 4;
+            const int row = place.m + warp / T::WARPS_N * T::WARP_M + of_warp;
             if (row < m) db[row] = (add ? db[row] : 0.0f) + rows.sums[i][2 * h];
         }
     }
@@ -481,7 +482,8 @@ EXPORT_KERNEL(linear_dx_act_naive, linear_dx_act_naive)
 extern "C" __global__ void linear_dw_naive(float* dw, const bf16* dy, const bf16* x, int n_out,
                                            int n_in, int rows, int stride) {
     int o, i;
-    if (my_element(n_out, n_in, o, i)) dw[size_t(o) * n_in + i] += dot(dy + o, stride, x + i, n_in, rows);
+    if (!my_element(n_out, n_in, o, i)) return;
+    dw[size_t(o) * n_in + i] += dot(dy + o, stride, x + i, n_in, rows);
 }
 EXPORT_KERNEL(linear_dw_naive, linear_dw_naive)
 

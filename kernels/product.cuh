@@ -161,8 +161,8 @@ struct NoRowSums {
     __device__ __forceinline__ void add(const A&) {}
 };
 
-// The main loop of one block. Copies run STAGES - 1 panels ahead, fragments one product ahead: those
-// of the next 16 k are loaded before the products of these, across the barrier too.
+// The main loop of one block. Copies run STAGES - 1 panels ahead, fragments one product ahead:
+// those of the next 16 k are loaded before the products of these, across the barrier too.
 template <class T, Major A, Major B>
 class Multiply {
     using PanelA = Panel<A, T::M>;
@@ -256,15 +256,15 @@ private:
 };
 
 // Hands a warp's results to `out`, eight neighbouring columns of a row at a time: registers hold
-// them in pairs, so they go through the warp's own part of shared memory. For each eight that exist,
-// out.fetch(row, column) reads what is needed beside them, one turn ahead, and
+// them in pairs, so they go through the warp's own part of shared memory. For each eight that
+// exist, out.fetch(row, column) reads what is needed beside them, one turn ahead, and
 // out.store(row, column, values, fetched) does the rest.
 template <class T, class Out>
 __device__ __forceinline__ void store_results(const Results<T>& c, const Place& place, int m, int n,
                                               unsigned char* smem, const Out& out) {
     constexpr int STRIDE = PASS_STRIDE<T>, LANES = T::WARP_N / 8, TURN_ROWS = 32 / LANES;
     constexpr int TURNS = PASS_ROWS / TURN_ROWS;
-    static_assert(T::THREADS / 32 * PASS_ROWS * STRIDE * 4 <= SHARED_BYTES<T>, "room for all warps");
+    static_assert(T::THREADS / 32 * PASS_ROWS * STRIDE * 4 <= SHARED_BYTES<T>, "room for all");
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float* pass_smem = reinterpret_cast<float*>(smem) + warp * PASS_ROWS * STRIDE;
     const int first_row = place.m + warp / T::WARPS_N * T::WARP_M + lane / LANES;

@@ -3,6 +3,8 @@
 use super::draw::poisoned_x;
 use super::{Check, Draw, Kind, Output, Sizes, Verifier};
 use crate::device::Buffer;
+use crate::device::cpu::{Cpu, Element};
+use crate::device::gpu::{Gpu, ProductCut};
 use crate::ops::activation::Activation;
 use crate::ops::linear::{Linear, LinearOps};
 use crate::ops::{Into, Span};
@@ -34,11 +36,28 @@ struct Product {
     n_out: usize,
     bias: bool,
     what: What,
+    /// None: as the host chooses.
+    cut: Option<ProductCut>,
 }
 
-impl<D: LinearOps> Check<D> for Product {
-    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
-        let &Product { rows, n_in, n_out, bias, what } = self;
+impl<E: Element> Check<Cpu<E>> for Product {
+    fn run(&self, dev: &Cpu<E>, draw: &mut Draw) -> Vec<Output> {
+        self.run_on(dev, draw)
+    }
+}
+
+impl Check<Gpu> for Product {
+    fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
+        dev.fix_products(self.cut);
+        let out = self.run_on(dev, draw);
+        dev.fix_products(None);
+        out
+    }
+}
+
+impl Product {
+    fn run_on<D: LinearOps>(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
+        let &Product { rows, n_in, n_out, bias, what, .. } = self;
         let (at, arena) = layer(n_in, n_out, bias);
         let stored = |tensor, y: &D::X, terms| {
             vec![Output { tensor, values: y.to_vec(), kind: Kind::Stored(terms) }]
@@ -123,24 +142,45 @@ impl<D: LinearOps> Check<D> for ActBackward {
 }
 
 /// Rows, inputs, outputs of products that are small, and meet every tail.
-const SMALL: [(usize, usize, usize); 3] = [(1, 8, 8), (67, 72, 40), (130, 136, 200)];
+const SMALL: [[usize; 3]; 3] = [[1, 8, 8], [67, 72, 40], [130, 136, 200]];
 
+/// The same for every tile and splits of k.
+const TILED: [usize; 3] = [200, 136, 264];
 
 pub fn linear(v: &mut Verifier) {
-    let mut check = |(rows, n_in, n_out): (usize, usize, usize), bias, what: What| {
-        let shape = format!("{rows} × {n_in} → {n_out}{}", if bias { "" } else { ", no bias" });
-        v.check(what.name(), shape, &Product { rows, n_in, n_out, bias, what });
+    let sizes = v.sizes;
+    let mut check = |[rows, n_in, n_out]: [usize; 3], bias, what: What, cut: Option<ProductCut>| {
+        let mut shape = format!("{rows} × {n_in} → {n_out}{}", if bias { "" } else { ", no bias" });
+        if let Some(ProductCut { tile, splits }) = cut {
+            shape += &format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile]);
+        }
+        v.check(what.name(), shape, &Product { rows, n_in, n_out, bias, what, cut });
     };
-    for shape in SMALL {
-        EACH.into_iter().for_each(|what| check(shape, true, what));
+    for what in EACH {
+        SMALL.into_iter().for_each(|shape| check(shape, true, what, None));
+        // Outputs that are not whole vectors: rows of y begin anywhere.
+        check([37, 64, 101], true, what, None);
+        check([5, 64, 2], false, what, None);
+        for tile in 0..3 {
+            check(TILED, true, what, Some(ProductCut { tile, splits: 1 }));
+            if matches!(what, What::Dx(_) | What::Dw) {
+                check(TILED, what == What::Dw, what, Some(ProductCut { tile, splits: 3 }));
+            }
+        }
     }
     for activation in ACTIVATIONS {
-        check((33, 16, 24), true, What::Act(activation));
-        check((33, 16, 24), true, What::DxAct(activation));
+        check([33, 16, 24], true, What::Act(activation), None);
+        check([33, 16, 24], true, What::DxAct(activation), None);
     }
-    // Outputs that are not whole vectors: rows of y begin anywhere.
-    for what in EACH {
-        check((37, 64, 101), true, what);
-        check((5, 64, 2), false, what);
+    if sizes == Sizes::Full {
+        let shapes = [[960, 736, 1504], [960, 1024, 2048], [960, 4096, 1504], [4096, 736, 2048]];
+        for shape in shapes.into_iter().chain([[8192, 768, 3072], [8192, 3072, 768]]) {
+            EACH.into_iter().for_each(|what| check(shape, true, what, None));
+        }
+    }
+    for activation in ACTIVATIONS {
+        for len in [8, 1000, 4104] {
+            v.check("act_backward", format!("{activation:?}, {len}"), &ActBackward(len, activation));
+        }
     }
 }

@@ -25,7 +25,7 @@ fn is_ignored(row: usize) -> bool {
 }
 
 /// The logit of a row's own token.
-const OWN: f64 = 16.0;
+const OWN: f64 = 8.0;
 
 /// Weights in which each labelled row has a token of its own, whose logit is about OWN or −OWN in
 /// turn: so every device counts the same rows as correct, however it rounds. The rest is noise.
@@ -91,9 +91,9 @@ pub fn loss(v: &mut Verifier) {
         check(2, 64, 2, 2, true, train);
         check(1, 64, 101, 1, true, train);
     }
-    // A row that no shared memory holds, or needs many turns of a block.
-    check(3, 64, 30_522, 3, true, true);
-    check(2, 64, 120_008, 2, false, true);
+    // Rows that take a block several turns, and that shared memory does not hold.
+    check(3, 64, 5003, 3, true, true);
+    check(2, 16, 58_003, 2, false, true);
     if full {
         for vocab in [32_000, 50_257, 50_264, 128_256] {
             check(130, 256, vocab, 64, true, true);

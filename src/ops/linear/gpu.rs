@@ -58,6 +58,14 @@ struct Cut {
     share: usize,
 }
 
+impl Cut {
+    /// `splits` shares of k, fewer if k has not as many steps.
+    fn new(tile: usize, splits: usize, k: usize) -> Cut {
+        let share = k.div_ceil(STEP).div_ceil(splits).max(1) * STEP;
+        Cut { tile, splits: k.div_ceil(share).max(1), share }
+    }
+}
+
 /// The cut of c [m, n] = Σ over k that should take the least time: whole waves of blocks, each as
 /// long as its steps and the overhead. A split more evens out the last wave, and costs writing and
 /// reading the results once more, in f32.
@@ -79,8 +87,7 @@ fn cut(m: usize, n: usize, k: usize, processors: usize, may_split: bool) -> Cut 
     let time = |&(tile, splits): &(usize, usize)| seconds(&TILES[tile], splits);
     let best = all.min_by(|a, b| time(a).total_cmp(&time(b)));
     let (tile, splits) = best.expect("there are tiles");
-    let share = steps.div_ceil(splits).max(1) * STEP;
-    Cut { tile, splits: k.div_ceil(share).max(1), share }
+    Cut::new(tile, splits, k)
 }
 
 /// What the kernels take, or in words what they do not. A layer of few outputs, such as a
@@ -133,6 +140,9 @@ impl Gpu {
     }
 
     fn cut(&self, m: usize, n: usize, k: usize, may_split: bool) -> Cut {
+        if let Some(fixed) = self.fixed_products() {
+            return Cut::new(fixed.tile, if may_split { fixed.splits } else { 1 }, k);
+        }
         cut(m, n, k, self.driver().properties().processors as usize, may_split)
     }
 
@@ -385,14 +395,42 @@ impl LinearOps for Gpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Span;
+
+    const LARGE: usize = 0;
+    const SMALL: usize = 2;
 
     #[test]
-    fn explore() {
-        for (m, n, k) in [(8600, 136, 40), (8600, 264, 40), (4300, 200, 40), (65536, 768, 768), (65536, 3072, 768),(65536,2304,768), (1024, 50304, 768), (65536,768,3072)] {
-            println!("{m} {n} {k} {:?}", cut(m, n, k, 132, false));
+    fn large_products_take_large_tiles_and_weight_gradients_split_k() {
+        let whole = Cut { tile: LARGE, splits: 1, share: 768 };
+        assert_eq!(cut(65_536, 768, 768, 132, true), whole);
+        assert_eq!(cut(65_536, 3072, 768, 132, false), whole);
+        for (n_out, n_in) in [(768, 768), (2304, 768), (3072, 768), (768, 3072)] {
+            let cut = cut(n_out, n_in, 65_536, 132, true);
+            let blocks = TILES[cut.tile].count(n_out, n_in) * cut.splits;
+            let waves = blocks.div_ceil(132);
+            assert!(blocks as f64 > 0.93 * (waves * 132) as f64, "{cut:?} leaves many idle");
         }
-        for (m, n, k) in [(1024, 768, 50304), (768, 768, 65536), (3072, 768, 65536), (2304, 768, 65536), (50304, 768, 1024), (130, 264, 4096), (520, 264, 2048), (130, 136, 2048), (1, 8, 2048), (8600, 136, 40)] {
-            println!("{m} {n} {k} {:?}", cut(m, n, k, 132, true));
+        assert_eq!(cut(3, 24, 40, 132, true).tile, SMALL);
+    }
+
+    #[test]
+    fn shares_cover_k_and_none_is_empty() {
+        for k in [1, 31, 32, 33, 200, 4096, 65_537] {
+            for splits in 1..70 {
+                let Cut { splits, share, .. } = Cut::new(0, splits, k);
+                assert!(share.is_multiple_of(STEP) && (splits - 1) * share < k);
+                assert!(splits * share >= k);
+            }
         }
+    }
+
+    #[test]
+    fn a_width_that_kernels_do_not_take_is_refused() {
+        let at = |n_in, n_out| Linear { weight: Span::first(n_in * n_out), bias: None, n_in, n_out };
+        assert_eq!(supports(&at(768, 2304)), Ok(()));
+        assert_eq!(supports(&at(768, 2)), Ok(()));
+        assert!(supports(&at(20, 64)).unwrap_err().contains("24 works"));
+        assert!(supports(&at(24, 101)).unwrap_err().contains("104 works"));
     }
 }

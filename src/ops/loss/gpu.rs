@@ -42,7 +42,7 @@ struct Chunk<'a> {
 impl Gpu {
     /// sums += (Σ nll, correct, labelled); with a scale, logits become their gradient.
     fn cross_entropy(&self, chunk: Chunk) {
-        /// Of the kernels' own shared memory, with the alignment of the row behind it [bytes].
+        /// Of the kernels' own and the system's shared memory a block [bytes].
         const RESERVED: usize = 2048;
         let Chunk { logits, targets, rows, v, scale, sums } = chunk;
         // (nll, hit) of each row.
@@ -60,10 +60,12 @@ impl Gpu {
             train.into(),
         ];
         let naive = self.naive() || !logits.is_aligned();
+        // Two rows at a time, or no copy would run beside the arithmetic.
+        let shared = self.driver().properties().shared_per_block as usize;
         let row_bytes = v.next_multiple_of(8) * size_of::<bf16>();
         if naive {
             self.launch("cross_entropy_naive", Shape::each(rows, 256), &args);
-        } else if row_bytes + RESERVED <= self.driver().properties().shared_per_block as usize {
+        } else if 2 * (row_bytes + RESERVED) <= shared {
             self.launch("cross_entropy_staged", Shape::new(rows, 512).shared(row_bytes), &args);
         } else {
             self.launch("cross_entropy_reread", Shape::new(rows, 512), &args);
