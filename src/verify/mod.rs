@@ -13,6 +13,8 @@ mod activation;
 mod draw;
 mod elementwise;
 mod embed;
+mod linear;
+mod loss;
 mod mask;
 mod norm;
 mod report;
@@ -84,6 +86,8 @@ pub struct Verifier<'a> {
 
 /// Families by the name of their module in `ops`, with their checks.
 const FAMILIES: &[(&str, fn(&mut Verifier))] = &[
+    ("linear", linear::linear),
+    ("loss", loss::loss),
     ("dropout", elementwise::dropout),
     ("gather", elementwise::gather),
     ("embed", embed::embed),

@@ -14,7 +14,7 @@ pub mod emulator;
 pub mod launch;
 pub(crate) mod limits;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -72,6 +72,17 @@ struct State {
     fault: RefCell<Option<String>>,
     /// What lives within one op: address and bytes.
     workspace: RefCell<(Address, usize)>,
+    product_cut: Cell<Option<ProductCut>>,
+}
+
+/// How products are cut where the choice is not left to the host: for checks, which must meet every
+/// tile at any shape, and for sweeps that measure them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProductCut {
+    /// Tile of `kernels/product.cuh`: 0 large, 1 medium, 2 small.
+    pub tile: usize,
+    /// Shares of the inner dimension, where a kernel can split it.
+    pub splits: usize,
 }
 
 impl Drop for State {
@@ -101,7 +112,8 @@ impl State {
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>, kernels: Kernels) -> Gpu {
         let workspace = RefCell::new((Address(0), 0));
-        let state = State { driver, fault: RefCell::default(), workspace };
+        let product_cut = Cell::default();
+        let state = State { driver, fault: RefCell::default(), workspace, product_cut };
         Gpu { state: Rc::new(state), kernels }
     }
 
@@ -112,6 +124,15 @@ impl Gpu {
     /// Whether the plain kernels were asked for.
     pub(crate) fn naive(&self) -> bool {
         self.kernels == Kernels::Naive
+    }
+
+    /// Cuts all products from now on so; `None` leaves it to the host again.
+    pub fn fix_products(&self, cut: Option<ProductCut>) {
+        self.state.product_cut.set(cut);
+    }
+
+    pub(crate) fn fixed_products(&self) -> Option<ProductCut> {
+        self.state.product_cut.get()
     }
 
     fn fail(&self, op: &str, error: &DriverError) {

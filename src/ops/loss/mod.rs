@@ -5,6 +5,8 @@
 //! Logits exist only a chunk of rows at a time and are overwritten by their own gradient. A
 //! target of −100 is ignored: no loss, no gradient, not counted.
 
+mod gpu;
+
 use rayon::prelude::*;
 
 use super::linear::{Linear, linear_dw_rows, linear_dx_rows, linear_rows};
@@ -12,6 +14,7 @@ use super::{Cost, Into};
 use crate::data::IGNORE;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, largest, rows_per_task, sum};
+pub use gpu::supports;
 
 /// What the training pass of the loss writes.
 pub struct LossGrads<'a, D: Memory> {

@@ -4,6 +4,8 @@
 //! What a fast kernel does in its epilogue is part of the op: the bias, the activation with its
 //! saved input, and the activation's gradient.
 
+mod gpu;
+
 use rayon::prelude::*;
 
 use super::activation::Activation;
@@ -11,6 +13,8 @@ use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
 use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
+pub(super) use gpu::Rows;
+pub use gpu::supports;
 
 /// A dense layer and where its weights lie.
 #[derive(Debug, Clone, Copy)]

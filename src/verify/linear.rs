@@ -1,0 +1,186 @@
+//! Checks of the products: three layouts, every epilogue, every tile, splits of the inner dimension.
+
+use super::draw::poisoned_x;
+use super::{Check, Draw, Kind, Output, Sizes, Verifier};
+use crate::device::Buffer;
+use crate::device::cpu::{Cpu, Element};
+use crate::device::gpu::{Gpu, ProductCut};
+use crate::ops::activation::Activation;
+use crate::ops::linear::{Linear, LinearOps};
+use crate::ops::{Into, Span};
+
+const ACTIVATIONS: [Activation; 4] =
+    [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Tanh];
+
+/// A layer whose weights do not begin its arena, and how long the arena is.
+pub fn layer(n_in: usize, n_out: usize, bias: bool) -> (Linear, usize) {
+    let weight = Span { start: 64, len: n_in * n_out };
+    let after = (64 + weight.len).next_multiple_of(64);
+    let bias = bias.then_some(Span { start: after, len: n_out });
+    (Linear { weight, bias, n_in, n_out }, after + n_out)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Forward,
+    Act(Activation),
+    Dx(Into),
+    DxAct(Activation),
+    Dw,
+}
+
+#[derive(Clone, Copy)]
+struct Product {
+    rows: usize,
+    n_in: usize,
+    n_out: usize,
+    bias: bool,
+    what: What,
+    /// None: as the host chooses.
+    cut: Option<ProductCut>,
+}
+
+impl<E: Element> Check<Cpu<E>> for Product {
+    fn run(&self, dev: &Cpu<E>, draw: &mut Draw) -> Vec<Output> {
+        self.run_on(dev, draw)
+    }
+}
+
+impl Check<Gpu> for Product {
+    fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
+        dev.fix_products(self.cut);
+        let out = self.run_on(dev, draw);
+        dev.fix_products(None);
+        out
+    }
+}
+
+impl Product {
+    fn run_on<D: LinearOps>(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
+        let &Product { rows, n_in, n_out, bias, what, .. } = self;
+        let (at, arena) = layer(n_in, n_out, bias);
+        let stored = |tensor, y: &D::X, terms| {
+            vec![Output { tensor, values: y.to_vec(), kind: Kind::Stored(terms) }]
+        };
+        // Results of about one, where activations bend.
+        let x = draw.x(dev, rows * n_in, 1.0);
+        let dy = draw.x(dev, rows * n_out, 1.0);
+        let terms = if matches!(what, What::Forward | What::Act(_)) { n_in } else { n_out };
+        let params = draw.x(dev, arena, 1.0 / (terms as f64).sqrt());
+        let mut y = poisoned_x(dev, rows * n_out);
+        let mut dx = match what {
+            What::Dx(Into::Add) => draw.x(dev, rows * n_in, 1.0),
+            _ => poisoned_x(dev, rows * n_in),
+        };
+        match what {
+            What::Forward => {
+                dev.linear(&mut y, &x, &params, &at, rows);
+                stored("y", &y, n_in)
+            }
+            What::Act(activation) => {
+                let mut pre = poisoned_x(dev, rows * n_out);
+                dev.linear_act(&mut y, &mut pre, &x, &params, &at, activation, rows);
+                [stored("y", &y, n_in), stored("pre", &pre, n_in)].into_iter().flatten().collect()
+            }
+            What::Dx(into) => {
+                dev.linear_dx(&mut dx, &dy, &params, &at, rows, into);
+                stored("dx", &dx, n_out)
+            }
+            What::DxAct(activation) => {
+                dev.linear_dx_act(&mut dx, &dy, &x, &params, &at, activation, rows);
+                stored("dpre", &dx, n_out)
+            }
+            What::Dw => {
+                let mut grads = draw.acc(dev, arena, 1.0);
+                dev.linear_dw(&mut grads, &dy, &x, &at, rows);
+                let kind = Kind::Summed(rows);
+                vec![Output { tensor: "dW, db", values: grads.to_vec(), kind }]
+            }
+        }
+    }
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Forward => "linear",
+            What::Act(Activation::Gelu) => "linear_act gelu",
+            What::Act(Activation::GeluTanh) => "linear_act gelu_tanh",
+            What::Act(Activation::Silu) => "linear_act silu",
+            What::Act(Activation::Tanh) => "linear_act tanh",
+            What::Dx(Into::Set) => "linear_dx =",
+            What::Dx(Into::Add) => "linear_dx +=",
+            What::DxAct(Activation::Gelu) => "linear_dx_act gelu",
+            What::DxAct(Activation::GeluTanh) => "linear_dx_act gelu_tanh",
+            What::DxAct(Activation::Silu) => "linear_dx_act silu",
+            What::DxAct(Activation::Tanh) => "linear_dx_act tanh",
+            What::Dw => "linear_dw",
+        }
+    }
+}
+
+/// One of each epilogue: what one shape is checked with.
+const EACH: [What; 6] = [
+    What::Forward,
+    What::Act(Activation::GeluTanh),
+    What::Dx(Into::Set),
+    What::Dx(Into::Add),
+    What::DxAct(Activation::Gelu),
+    What::Dw,
+];
+
+struct ActBackward(usize, Activation);
+
+impl<D: LinearOps> Check<D> for ActBackward {
+    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
+        let &ActBackward(len, activation) = self;
+        let (dy, pre) = (draw.x(dev, len, 1.0), draw.x(dev, len, 1.5));
+        let mut dpre = poisoned_x(dev, len);
+        dev.act_backward(&mut dpre, &dy, &pre, activation, len);
+        vec![Output { tensor: "dpre", values: dpre.to_vec(), kind: Kind::Stored(1) }]
+    }
+}
+
+/// Rows, inputs, outputs of products that are small, and meet every tail.
+const SMALL: [[usize; 3]; 3] = [[1, 8, 8], [67, 72, 40], [130, 136, 200]];
+
+/// The same for every tile and splits of k.
+const TILED: [usize; 3] = [200, 136, 264];
+
+pub fn linear(v: &mut Verifier) {
+    let sizes = v.sizes;
+    let mut check = |[rows, n_in, n_out]: [usize; 3], bias, what: What, cut: Option<ProductCut>| {
+        let mut shape = format!("{rows} × {n_in} → {n_out}{}", if bias { "" } else { ", no bias" });
+        if let Some(ProductCut { tile, splits }) = cut {
+            shape += &format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile]);
+        }
+        v.check(what.name(), shape, &Product { rows, n_in, n_out, bias, what, cut });
+    };
+    for what in EACH {
+        SMALL.into_iter().for_each(|shape| check(shape, true, what, None));
+        // Outputs that are not whole vectors: rows of y begin anywhere.
+        check([37, 64, 101], true, what, None);
+        check([5, 64, 2], false, what, None);
+        for tile in 0..3 {
+            check(TILED, true, what, Some(ProductCut { tile, splits: 1 }));
+            if matches!(what, What::Dx(_) | What::Dw) {
+                check(TILED, what == What::Dw, what, Some(ProductCut { tile, splits: 3 }));
+            }
+        }
+    }
+    for activation in ACTIVATIONS {
+        check([33, 16, 24], true, What::Act(activation), None);
+        check([33, 16, 24], true, What::DxAct(activation), None);
+    }
+    if sizes == Sizes::Full {
+        let shapes = [[960, 736, 1504], [960, 1024, 2048], [960, 4096, 1504], [4096, 736, 2048]];
+        for shape in shapes.into_iter().chain([[8192, 768, 3072], [8192, 3072, 768]]) {
+            EACH.into_iter().for_each(|what| check(shape, true, what, None));
+        }
+    }
+    for activation in ACTIVATIONS {
+        for len in [8, 1000, 4104] {
+            v.check("act_backward", format!("{activation:?}, {len}"), &ActBackward(len, activation));
+        }
+    }
+}
