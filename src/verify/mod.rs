@@ -11,11 +11,8 @@
 //! error is of the size of its row's terms: there rms(r) is the row's, if that is larger. NaN never
 //! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
 
-<<<<<<< HEAD
 mod activation;
-=======
 mod attention;
->>>>>>> attention
 mod draw;
 mod elementwise;
 mod embed;
@@ -98,14 +95,11 @@ const FAMILIES: &[(&str, fn(&mut Verifier))] = &[
     ("loss", loss::loss),
     ("dropout", elementwise::dropout),
     ("gather", elementwise::gather),
-<<<<<<< HEAD
     ("embed", embed::embed),
     ("norm", norm::norm),
     ("rope", rope::rope),
     ("activation", activation::activation),
-=======
     ("attention", attention::attention),
->>>>>>> attention
     ("mask", mask::mask),
     ("reduce", training::reduce),
     ("optimizer", training::optimizer),
