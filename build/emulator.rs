@@ -29,22 +29,19 @@ struct Flavour {
     /// Tells the crate where it lies; empty if it was not built.
     variable: &'static str,
     kernels: &'static [&'static str],
-    /// The folder of the runtime's objects: flavours that compile it alike share them.
-    runtime: (&'static str, &'static [&'static str]),
+    runtime: &'static [&'static str],
     link: &'static [&'static str],
 }
 
 /// Tells the crate where AddressSanitizer's own library lies.
 const ASAN_RUNTIME: &str = "WARPWRIGHT_EMULATOR_ASAN_RUNTIME";
 
-const ASAN: &[&str] = &["-fsanitize=address", "-fno-omit-frame-pointer", "-O1"];
-
 const FLAVOURS: &[Flavour] = &[
     Flavour {
         name: "plain",
         variable: "WARPWRIGHT_EMULATOR_PLAIN",
         kernels: &["-O2"],
-        runtime: ("runtime", &["-O3"]),
+        runtime: &["-O3", "-DEMU_BUILD=\"plain\""],
         link: &["-Wl,--no-undefined"],
     },
     // Linked without the sanitizer's own library: the runtime defines what the kernels call, and
@@ -53,14 +50,14 @@ const FLAVOURS: &[Flavour] = &[
         name: "check",
         variable: "WARPWRIGHT_EMULATOR_CHECK",
         kernels: &["-fsanitize=thread", "-O1", "-fno-tree-vectorize"],
-        runtime: ("runtime", &["-O3"]),
+        runtime: &["-O3", "-DEMU_BUILD=\"check\""],
         link: &["-Wl,--no-undefined"],
     },
     Flavour {
         name: "asan",
         variable: "WARPWRIGHT_EMULATOR_ASAN",
-        kernels: ASAN,
-        runtime: ("runtime-asan", ASAN),
+        kernels: &["-fsanitize=address", "-fno-omit-frame-pointer", "-O1"],
+        runtime: &["-fsanitize=address", "-fno-omit-frame-pointer", "-O1", "-DEMU_BUILD=\"asan\""],
         link: &["-fsanitize=address"],
     },
 ];
@@ -142,17 +139,13 @@ pub fn build(
     }
     let folder = out.join("emulator");
     let flavours: Vec<&Flavour> = FLAVOURS.iter().filter(|flavour| built(flavour)).collect();
-    let mut compile: Vec<Job> = Vec::new();
+    let mut compile = Vec::new();
     for flavour in &flavours {
-        let (runtime_folder, runtime_flags) = flavour.runtime;
-        let mut add = |source: &Path, name: &str, flags: &[&str]| {
-            let output = object(&folder.join(name), source);
-            if compile.iter().all(|job| job.output != output) {
-                compile.push(compiler.compile(source, output, flags));
-            }
-        };
-        kernels.iter().for_each(|source| add(source, flavour.name, flavour.kernels));
-        runtime.iter().for_each(|source| add(source, runtime_folder, runtime_flags));
+        let sources = (kernels.iter().map(|source| (source, flavour.kernels)))
+            .chain(runtime.iter().map(|source| (source, flavour.runtime)));
+        compile.extend(sources.map(|(source, flags)| {
+            compiler.compile(source, object(&folder.join(flavour.name), source), flags)
+        }));
     }
     finish(jobs::run(compile, at_once))?;
     let link = flavours.iter().map(|flavour| compiler.link(flavour, kernels, runtime, &folder));
@@ -212,10 +205,9 @@ impl Compiler {
         runtime: &[PathBuf],
         folder: &Path,
     ) -> Job {
-        let of = |name: &str, sources: &[PathBuf]| -> Vec<PathBuf> {
-            sources.iter().map(|source| object(&folder.join(name), source)).collect()
-        };
-        let inputs = [of(flavour.name, kernels), of(flavour.runtime.0, runtime)].concat();
+        let sources = kernels.iter().chain(runtime);
+        let objects = folder.join(flavour.name);
+        let inputs: Vec<PathBuf> = sources.map(|source| object(&objects, source)).collect();
         let output = library(folder, flavour);
         let mut command = self.command.clone();
         let mut add = |words: &[&str]| command.extend(words.iter().map(|word| word.to_string()));
