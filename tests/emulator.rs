@@ -19,7 +19,7 @@ use warpwright::device::lockstep::Lockstep;
 use warpwright::device::{Buffer, Device, Memory};
 use warpwright::model::arch::Arch;
 use warpwright::model::batch::Capacity;
-use warpwright::ops::optimizer::{OptimizerOps, Rule, Update};
+use warpwright::ops::optimizer::{Rule, Update};
 use warpwright::train::step::{StepKey, Trainer};
 
 fn emulated(kernels: Kernels) -> Gpu {

@@ -180,7 +180,11 @@ pub fn linear(v: &mut Verifier) {
     }
     for activation in ACTIVATIONS {
         for len in [8, 1000, 4104] {
-            v.check("act_backward", format!("{activation:?}, {len}"), &ActBackward(len, activation));
+            v.check(
+                "act_backward",
+                format!("{activation:?}, {len}"),
+                &ActBackward(len, activation),
+            );
         }
     }
 }

@@ -427,7 +427,8 @@ mod tests {
 
     #[test]
     fn a_width_that_kernels_do_not_take_is_refused() {
-        let at = |n_in, n_out| Linear { weight: Span::first(n_in * n_out), bias: None, n_in, n_out };
+        let at =
+            |n_in, n_out| Linear { weight: Span::first(n_in * n_out), bias: None, n_in, n_out };
         assert_eq!(supports(&at(768, 2304)), Ok(()));
         assert_eq!(supports(&at(768, 2)), Ok(()));
         assert!(supports(&at(20, 64)).unwrap_err().contains("24 works"));
