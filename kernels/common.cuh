@@ -59,6 +59,26 @@ struct Vec4f {
     }
 };
 
+// Eight fp32: two 16-byte accesses. Pointers are 16-byte aligned.
+struct Vec8f {
+    float4 low, high;
+
+    __device__ __forceinline__ static Vec8f load(const float* p) {
+        return {*reinterpret_cast<const float4*>(p), *reinterpret_cast<const float4*>(p + 4)};
+    }
+    __device__ __forceinline__ void store(float* p) const {
+        *reinterpret_cast<float4*>(p) = low;
+        *reinterpret_cast<float4*>(p + 4) = high;
+    }
+    __device__ __forceinline__ void to_float(float (&x)[8]) const {
+        x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+        x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+    }
+    __device__ __forceinline__ static Vec8f from_float(const float (&x)[8]) {
+        return {make_float4(x[0], x[1], x[2], x[3]), make_float4(x[4], x[5], x[6], x[7])};
+    }
+};
+
 // Two bf16 in a register, the first in its low half: a fragment of a matrix product.
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     uint32_t a = __bfloat16_as_ushort(__float2bfloat16_rn(low));
