@@ -22,7 +22,7 @@
 // grow earlier: at most three vectors a lane, four at width 8,192. All loads of a row are under way
 // before its sums begin. Blocks stay and take rows in turn; each leaves one partial sum, and
 // norm_weights adds those in order. How many blocks there are depends on the shape alone
-// (src/ops/norm/gpu.rs), so the bits are the same on every GPU.
+// (src/ops/norm.rs), so the bits are the same on every GPU.
 #include <common.cuh>
 #include <partials.cuh>
 

@@ -6,14 +6,17 @@
 //! (Hendrycks, Gimpel 2016.) The gate of GeGLU and SwiGLU (Shazeer 2020) takes [a; b] = W x and
 //! returns act(a) ∘ b. An activation that follows a product is fused to it: see `linear.rs`.
 
+use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Cost;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
+use crate::device::gpu::launch::Shape;
+use crate::device::gpu::{Gpu, Tensor, limits};
 
-/// An activation.
+/// An activation; numbered as in `kernels/activation.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -209,4 +212,73 @@ fn gate_rows_backward<E: Element>(
             *db = E::round(dy.wide() * *act);
         }
     }
+}
+
+/// Whether the kernels take a gated MLP of this inner width.
+pub fn supports(inner: usize) -> Result<(), String> {
+    limits::multiple("the inner width of a gated MLP", inner, 8, usize::MAX)
+}
+
+/// Kernels by the number of their activation.
+const GATE: [&str; 4] = ["gate_gelu", "gate_gelu_tanh", "gate_silu", "gate_tanh"];
+const GATE_BACKWARD: [&str; 4] =
+    ["gate_backward_gelu", "gate_backward_gelu_tanh", "gate_backward_silu", "gate_backward_tanh"];
+const ACT_BACKWARD: [&str; 4] =
+    ["act_backward_gelu", "act_backward_gelu_tanh", "act_backward_silu", "act_backward_tanh"];
+
+impl ActivationOps for Gpu {
+    fn gate(
+        &self,
+        y: &mut Tensor<bf16>,
+        pre: &Tensor<bf16>,
+        activation: Activation,
+        inner: usize,
+        rows: usize,
+    ) {
+        let (elements, number) = (rows * inner, activation as i32);
+        let args = [y.into(), pre.into(), inner.into(), rows.into(), number.into()];
+        if self.naive() {
+            return self.launch("gate_naive", Shape::each(elements, 256), &args);
+        }
+        assert_eq!(supports(inner), Ok(()), "gate");
+        let kernel = GATE[activation as usize];
+        self.launch(kernel, Shape::each(elements / 8, 256), &args[..4]);
+    }
+
+    fn gate_backward(
+        &self,
+        dpre: &mut Tensor<bf16>,
+        dy: &Tensor<bf16>,
+        pre: &Tensor<bf16>,
+        activation: Activation,
+        inner: usize,
+        rows: usize,
+    ) {
+        let (elements, number) = (rows * inner, activation as i32);
+        let args = [dpre.into(), dy.into(), pre.into(), inner.into(), rows.into(), number.into()];
+        if self.naive() {
+            return self.launch("gate_backward_naive", Shape::each(elements, 256), &args);
+        }
+        assert_eq!(supports(inner), Ok(()), "gate_backward");
+        let kernel = GATE_BACKWARD[activation as usize];
+        self.launch(kernel, Shape::each(elements / 8, 256), &args[..5]);
+    }
+}
+
+/// dpre [len] = dy ∘ act'(pre), for [`super::linear::LinearOps::act_backward`].
+pub(crate) fn launch_act_backward(
+    gpu: &Gpu,
+    dpre: &mut Tensor<bf16>,
+    dy: &Tensor<bf16>,
+    pre: &Tensor<bf16>,
+    activation: Activation,
+    len: usize,
+) {
+    let number = activation as i32;
+    let args = [dpre.into(), dy.into(), pre.into(), (len as u64).into(), number.into()];
+    if gpu.naive() {
+        return gpu.launch("act_backward_naive", Shape::each(len, 256), &args);
+    }
+    let kernel = ACT_BACKWARD[activation as usize];
+    gpu.launch(kernel, Shape::each(len.div_ceil(8), 256), &args[..4]);
 }

@@ -3,11 +3,16 @@
 //! Backward adds dx[n] to the same rows; a row that occurs often is summed in the order of the
 //! tokens by one owner, so the result repeats.
 
+use half::bf16;
 use rayon::prelude::*;
 
+use super::norm::partials_shape;
 use super::{Cost, Span};
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, for_row_blocks, rows_per_task};
+use crate::device::gpu::driver::Address;
+use crate::device::gpu::launch::{Arg, Shape};
+use crate::device::gpu::{Gpu, Tensor, limits};
 
 /// The tables and where they lie.
 #[derive(Debug, Clone, Copy)]
@@ -102,5 +107,201 @@ impl<E: Element> EmbedOps for Cpu<E> {
         if let Some(types) = at.types {
             add(types, &|n| t.types[n] as usize);
         }
+    }
+}
+
+/// Whether the kernels take rows of this width.
+pub fn supports(width: usize) -> Result<(), String> {
+    limits::multiple("an embedding's width", width, 8, usize::MAX)
+}
+
+const THREADS: u32 = 256;
+/// Constants of `kernels/embed.cu`: values of a digit, entries that a block sorts, entries of a
+/// chunk, columns that a warp sums, types that it sums.
+const RADIX: usize = 256;
+const SORT_TILE: usize = 4096;
+const CHUNK: usize = 64;
+const SLICE: usize = 256;
+const PAIR: usize = 2;
+/// Most strands of tokens whose types are summed apart: 12 warps a multiprocessor at width 768.
+const STRANDS: usize = 512;
+/// Bytes of an entry: row and token.
+const ENTRY: usize = 8;
+
+impl EmbedOps for Gpu {
+    fn embed(&self, y: &mut Tensor<bf16>, t: Tokens<Self>, params: &Tensor<bf16>, at: &Embed) {
+        let args = [
+            y.into(),
+            t.ids.into(),
+            t.positions.into(),
+            t.types.into(),
+            params.at(at.tokens.start).into(),
+            at.first_position(params).into(),
+            at.types.map(|types| params.at(types.start)).into(),
+            at.width.into(),
+            t.rows.into(),
+        ];
+        let elements = t.rows * at.width;
+        if self.naive() {
+            return self.launch("embed_naive", Shape::each(elements, THREADS), &args);
+        }
+        assert_eq!(supports(at.width), Ok(()), "embed");
+        self.launch("embed", Shape::each(elements / 8, THREADS), &args);
+    }
+
+    fn embed_backward(
+        &self,
+        grads: &mut Tensor<f32>,
+        dy: &Tensor<bf16>,
+        t: Tokens<Self>,
+        at: &Embed,
+    ) {
+        if self.naive() {
+            let tables = [
+                (Some(grads.at(at.tokens.start)), t.ids),
+                (at.first_position(grads), t.positions),
+                (at.types.map(|types| grads.at(types.start)), t.types),
+            ];
+            for (table, ids) in tables {
+                let Some(table) = table else { continue };
+                let args = [table.into(), ids.into(), dy.into(), at.width.into(), t.rows.into()];
+                let shape = Shape::each(t.rows * at.width, THREADS);
+                self.launch("embed_backward_naive", shape, &args);
+            }
+            return;
+        }
+        assert_eq!(supports(at.width), Ok(()), "embed_backward");
+        if t.rows == 0 {
+            return;
+        }
+        let scratch = Scratch::of(self, &t, at);
+        let sorted = self.sort_rows(&scratch, &t, at);
+        self.sum_rows(grads, dy, sorted, &scratch, at);
+        if let Some(types) = at.types {
+            self.sum_types(grads, dy, scratch.partials, &t, types, at.width);
+        }
+    }
+}
+
+impl Embed {
+    /// The row of the first position.
+    fn first_position<T>(&self, arena: &Tensor<T>) -> Option<Address> {
+        self.positions.map(|p| arena.at(p.start + self.offset * self.width))
+    }
+
+    /// Rows of the tables of tokens and of both tables that are sorted.
+    fn sorted_rows(&self) -> [usize; 2] {
+        let tokens = self.tokens.len / self.width;
+        [tokens, tokens + self.positions.map_or(0, |p| p.len / self.width)]
+    }
+}
+
+/// Where the backward keeps what lives within it.
+struct Scratch {
+    /// Entries: two for each token where there are positions, else one.
+    count: usize,
+    /// [count] entries, twice: each pass of the sort goes from one to the other.
+    entries: [Address; 2],
+    /// [tiles, RADIX]
+    counts: Address,
+    /// [chunks, E]
+    heads: Address,
+    /// [chunks, E]
+    tails: Address,
+    /// [strands, types, E]
+    partials: Address,
+}
+
+impl Scratch {
+    fn of(gpu: &Gpu, t: &Tokens<Gpu>, at: &Embed) -> Scratch {
+        let count = t.rows * if at.positions.is_some() { 2 } else { 1 };
+        let chunks = count.div_ceil(CHUNK) * at.width * size_of::<f32>();
+        let types = at.types.map_or(0, |types| strands(t.rows) * types.len * size_of::<f32>());
+        let counts = count.div_ceil(SORT_TILE) * RADIX * size_of::<u32>();
+        let parts = [count * ENTRY, count * ENTRY, counts, chunks, chunks, types];
+        let parts = parts.map(|bytes| bytes.next_multiple_of(256));
+        let mut next = gpu.workspace(parts.iter().sum());
+        let [a, b, counts, heads, tails, partials] = parts.map(|bytes| {
+            let part = next;
+            next = next.offset(bytes);
+            part
+        });
+        Scratch { count, entries: [a, b], counts, heads, tails, partials }
+    }
+}
+
+fn strands(rows: usize) -> usize {
+    rows.div_ceil(16).min(STRANDS)
+}
+
+impl Gpu {
+    /// Lists the rows that tokens touch and sorts them; returns where they lie.
+    fn sort_rows(&self, s: &Scratch, t: &Tokens<Self>, at: &Embed) -> Address {
+        let [tokens, all] = at.sorted_rows();
+        let [mut from, mut to] = s.entries;
+        let positions = at.positions.map(|_| t.positions.at(0));
+        let base = (tokens + at.offset) as u32;
+        let args = [from.into(), t.ids.into(), positions.into(), base.into(), t.rows.into()];
+        self.launch("embed_keys", Shape::each(t.rows, THREADS), &args);
+        let bits = usize::BITS - (all - 1).leading_zeros();
+        let shape = Shape::new(s.count.div_ceil(SORT_TILE), THREADS);
+        for shift in (0..bits as i32).step_by(RADIX.ilog2() as usize) {
+            let (counts, count): (Arg, Arg) = (s.counts.into(), s.count.into());
+            self.launch("radix_count", shape, &[counts, from.into(), count, shift.into()]);
+            let args = [to.into(), from.into(), counts, count, shift.into()];
+            self.launch("radix_place", shape, &args);
+            (from, to) = (to, from);
+        }
+        from
+    }
+
+    /// Adds dy to the tables of tokens and positions.
+    fn sum_rows(
+        &self,
+        grads: &mut Tensor<f32>,
+        dy: &Tensor<bf16>,
+        sorted: Address,
+        s: &Scratch,
+        at: &Embed,
+    ) {
+        let tokens: Arg = grads.at(at.tokens.start).into();
+        let positions: Arg = at.positions.map(|p| grads.at(p.start)).into();
+        let base: Arg = (at.sorted_rows()[0] as u32).into();
+        let (heads, tails): (Arg, Arg) = (s.heads.into(), s.tails.into());
+        let (sorted, count, width): (Arg, Arg, Arg) =
+            (sorted.into(), s.count.into(), at.width.into());
+        let warps = s.count.div_ceil(CHUNK) * at.width.div_ceil(SLICE);
+        let shape = Shape::each(warps * 32, THREADS);
+        let args = [tokens, positions, base, heads, tails, sorted, dy.into(), count, width];
+        self.launch("embed_sum", shape, &args);
+        let args = [tokens, positions, base, heads, tails, sorted, count, width];
+        self.launch("embed_join", shape, &args);
+    }
+
+    /// Adds dy to the table of types.
+    fn sum_types(
+        &self,
+        grads: &mut Tensor<f32>,
+        dy: &Tensor<bf16>,
+        partials: Address,
+        t: &Tokens<Self>,
+        types: Span,
+        width: usize,
+    ) {
+        let (strands, rows) = (strands(t.rows), types.len / width);
+        let args = [
+            partials.into(),
+            t.types.into(),
+            dy.into(),
+            rows.into(),
+            width.into(),
+            t.rows.into(),
+            strands.into(),
+        ];
+        let blocks = (strands * width.div_ceil(SLICE) * 32).div_ceil(THREADS as usize);
+        self.launch("type_sums", Shape::grid([blocks, rows.div_ceil(PAIR), 1], THREADS), &args);
+        let args =
+            [grads.at(types.start).into(), partials.into(), types.len.into(), strands.into()];
+        self.launch("type_join", partials_shape(types.len), &args);
     }
 }

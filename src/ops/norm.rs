@@ -8,12 +8,16 @@
 //!   dγ += Σ dy ∘ x̂, dβ += Σ dy, over rows
 //! (Ba, Kiros, Hinton 2016; Zhang, Sennrich 2019.) Statistics are held in `Acc`.
 
+use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, Dropout, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, rows_per_task, sum};
+use crate::device::gpu::driver::Address;
+use crate::device::gpu::launch::{Arg, Shape};
+use crate::device::gpu::{Gpu, Tensor, limits};
 
 /// Which norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,4 +269,202 @@ fn norm_rows_backward<E: Element>(
         }
     }
     partial
+}
+
+/// The widest row that the kernels hold.
+const WIDEST: usize = 8192;
+
+/// Whether the kernels take rows of this width.
+pub fn supports(width: usize) -> Result<(), String> {
+    limits::multiple("a norm's width", width, 8, WIDEST)
+}
+
+const THREADS: u32 = 256;
+
+/// The kernels for rows of up to so many columns, and how many warps share a row.
+struct Forward {
+    columns: usize,
+    warps: usize,
+    norm: &'static str,
+    add_norm: &'static str,
+}
+
+/// The narrowest that a row fits runs it: memory sets the time, so what counts is that a lane
+/// holds few registers, and that warps wait for one another only where they must.
+#[rustfmt::skip]
+const FORWARD: [Forward; 9] = [
+    Forward { columns: 256, warps: 1, norm: "norm_256", add_norm: "add_norm_256" },
+    Forward { columns: 512, warps: 1, norm: "norm_512", add_norm: "add_norm_512" },
+    Forward { columns: 768, warps: 1, norm: "norm_768", add_norm: "add_norm_768" },
+    Forward { columns: 1024, warps: 1, norm: "norm_1024", add_norm: "add_norm_1024" },
+    Forward { columns: 1536, warps: 1, norm: "norm_1536", add_norm: "add_norm_1536" },
+    Forward { columns: 2048, warps: 1, norm: "norm_2048", add_norm: "add_norm_2048" },
+    Forward { columns: 3072, warps: 2, norm: "norm_3072", add_norm: "add_norm_3072" },
+    Forward { columns: 4096, warps: 4, norm: "norm_4096", add_norm: "add_norm_4096" },
+    Forward { columns: 8192, warps: 4, norm: "norm_8192", add_norm: "add_norm_8192" },
+];
+
+impl Forward {
+    fn of(width: usize) -> &'static Forward {
+        assert_eq!(supports(width), Ok(()), "norm");
+        FORWARD.iter().find(|f| width <= f.columns).expect("supported widths fit")
+    }
+
+    fn shape(&self, rows: usize) -> Shape {
+        Shape::new(rows.div_ceil(teams(self.warps)), THREADS)
+    }
+}
+
+/// The same of the backward, and how many blocks of it a multiprocessor holds.
+struct Backward {
+    columns: usize,
+    warps: usize,
+    resident: usize,
+    kernel: &'static str,
+}
+
+#[rustfmt::skip]
+const BACKWARD: [Backward; 10] = [
+    Backward { columns: 256, warps: 1, resident: 4, kernel: "norm_backward_256" },
+    Backward { columns: 512, warps: 1, resident: 3, kernel: "norm_backward_512" },
+    Backward { columns: 768, warps: 1, resident: 2, kernel: "norm_backward_768" },
+    Backward { columns: 1024, warps: 2, resident: 3, kernel: "norm_backward_1024" },
+    Backward { columns: 1536, warps: 2, resident: 2, kernel: "norm_backward_1536" },
+    Backward { columns: 2048, warps: 4, resident: 3, kernel: "norm_backward_2048" },
+    Backward { columns: 3072, warps: 4, resident: 2, kernel: "norm_backward_3072" },
+    Backward { columns: 4096, warps: 8, resident: 3, kernel: "norm_backward_4096" },
+    Backward { columns: 6144, warps: 8, resident: 2, kernel: "norm_backward_6144" },
+    Backward { columns: 8192, warps: 8, resident: 1, kernel: "norm_backward_8192" },
+];
+
+impl Backward {
+    /// Multiprocessors that the blocks are counted for: an H200's, everywhere, so that sums come
+    /// out the same everywhere.
+    const PROCESSORS: usize = 132;
+
+    fn of(width: usize) -> &'static Backward {
+        assert_eq!(supports(width), Ok(()), "norm_backward");
+        BACKWARD.iter().find(|b| width <= b.columns).expect("supported widths fit")
+    }
+
+    /// One partial sum of dγ and dβ each.
+    fn blocks(&self, rows: usize) -> usize {
+        rows.div_ceil(teams(self.warps)).min(Self::PROCESSORS * self.resident)
+    }
+
+    /// Shared memory in which the teams of a block add up [bytes]; one team needs none.
+    fn shared(&self, width: usize) -> usize {
+        if teams(self.warps) > 1 { 2 * width * size_of::<f32>() } else { 0 }
+    }
+}
+
+/// Rows that a block works on at a time.
+fn teams(warps: usize) -> usize {
+    THREADS as usize / 32 / warps
+}
+
+impl Norm {
+    fn centred(&self) -> bool {
+        self.kind == NormKind::Layer
+    }
+
+    /// γ and β in an arena.
+    fn weights<T>(&self, arena: &Tensor<T>) -> (Address, Option<Address>) {
+        (arena.at(self.weight.start), self.bias.map(|b| arena.at(b.start)))
+    }
+}
+
+impl NormOps for Gpu {
+    fn norm(
+        &self,
+        y: &mut Tensor<bf16>,
+        stats: &mut Tensor<f32>,
+        x: &Tensor<bf16>,
+        params: &Tensor<bf16>,
+        at: &Norm,
+        rows: usize,
+    ) {
+        let (gamma, beta) = at.weights(params);
+        let (c, n): (Arg, Arg) = (at.width.into(), rows.into());
+        let (eps, centred): (Arg, Arg) = ((at.eps as f32).into(), at.centred().into());
+        let (y, stats, x): (Arg, Arg, Arg) = (y.into(), stats.into(), x.into());
+        let (gamma, beta): (Arg, Arg) = (gamma.into(), beta.into());
+        if self.naive() {
+            let (no_branch, all) = (Arg::from(None::<Address>), Arg::from(None::<Dropout>));
+            let args = [y, no_branch, stats, x, no_branch, gamma, beta, c, n, eps, centred, all];
+            return self.launch("norm_naive", Shape::each(rows, THREADS), &args);
+        }
+        let f = Forward::of(at.width);
+        let args = [y, stats, x, gamma, beta, c, n, eps, centred];
+        self.launch(f.norm, f.shape(rows), &args);
+    }
+
+    fn add_norm(
+        &self,
+        y: &mut Tensor<bf16>,
+        sum: &mut Tensor<bf16>,
+        stats: &mut Tensor<f32>,
+        terms: Residual<Tensor<bf16>>,
+        params: &Tensor<bf16>,
+        at: &Norm,
+        rows: usize,
+    ) {
+        let (gamma, beta) = at.weights(params);
+        let args = [
+            y.into(),
+            sum.into(),
+            stats.into(),
+            terms.residual.into(),
+            terms.branch.into(),
+            gamma.into(),
+            beta.into(),
+            at.width.into(),
+            rows.into(),
+            (at.eps as f32).into(),
+            at.centred().into(),
+            terms.dropout.into(),
+        ];
+        if self.naive() {
+            return self.launch("norm_naive", Shape::each(rows, THREADS), &args);
+        }
+        let f = Forward::of(at.width);
+        self.launch(f.add_norm, f.shape(rows), &args);
+    }
+
+    fn norm_backward(
+        &self,
+        dx: &mut Tensor<bf16>,
+        grads: &mut Tensor<f32>,
+        dy: &Tensor<bf16>,
+        saved: Normed<Self>,
+        at: &Norm,
+        rows: usize,
+        into: Into,
+    ) {
+        let (c, n): (Arg, Arg) = (at.width.into(), rows.into());
+        let (centred, add): (Arg, Arg) = (at.centred().into(), (into == Into::Add).into());
+        let (x, stats): (Arg, Arg) = (saved.x.into(), saved.stats.into());
+        let gamma: Arg = saved.params.at(at.weight.start).into();
+        let (dgamma, dbeta) = at.weights(grads);
+        let (dx, dy): (Arg, Arg) = (dx.into(), dy.into());
+        if self.naive() {
+            let args = [dx, dy, x, stats, gamma, c, n, centred, add];
+            self.launch("norm_backward_naive", Shape::each(rows, THREADS), &args);
+            let args = [dgamma.into(), dbeta.into(), dy, x, stats, c, n];
+            return self.launch("norm_weights_naive", Shape::each(at.width, THREADS), &args);
+        }
+        let b = Backward::of(at.width);
+        let blocks = b.blocks(rows);
+        let partials = self.workspace(blocks * 2 * at.width * size_of::<f32>());
+        let args = [dx, partials.into(), dy, x, stats, gamma, c, n, centred, add];
+        let shape = Shape::new(blocks, THREADS).shared(b.shared(at.width));
+        self.launch(b.kernel, shape, &args);
+        let args = [dgamma.into(), dbeta.into(), partials.into(), c, blocks.into()];
+        self.launch("norm_weights", partials_shape(2 * at.width), &args);
+    }
+}
+
+/// For a kernel that adds up partial sums of so many columns: see `kernels/partials.cuh`.
+pub(crate) fn partials_shape(columns: usize) -> Shape {
+    Shape::new(columns.div_ceil(32), 256)
 }

@@ -4,9 +4,13 @@
 //!   (x[i], x[i + D/2]) ← (x[i] cos a − x[i + D/2] sin a, x[i + D/2] cos a + x[i] sin a)
 //! The backward is the rotation by −a. Angles are computed once, in f64, into a table.
 
+use half::bf16;
+
 use super::{Cost, attention::Attention};
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, for_row_blocks};
+use crate::device::gpu::launch::Shape;
+use crate::device::gpu::{Gpu, Tensor, limits};
 
 /// Which way to rotate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,5 +76,43 @@ impl<E: Element> RopeOps for Cpu<E> {
                 }
             }
         });
+    }
+}
+
+/// Whether the kernels take heads of this width: a thread turns 16 bytes of each half.
+pub fn supports(head_dim: usize) -> Result<(), String> {
+    limits::multiple("the width of a rotated head", head_dim, 16, usize::MAX)
+}
+
+/// Heads that a thread of the fast kernel turns, as `HEADS` of `kernels/rope.cu`.
+const HEADS: usize = 4;
+
+impl RopeOps for Gpu {
+    fn rope(
+        &self,
+        qkv: &mut Tensor<bf16>,
+        table: &Tensor<f32>,
+        positions: &Tensor<i32>,
+        at: &Attention,
+        rows: usize,
+        turn: Turn,
+    ) {
+        let (h, d) = (at.heads, at.head_dim);
+        let sign = if turn == Turn::Forward { 1.0f32 } else { -1.0 };
+        let args = [
+            qkv.into(),
+            table.into(),
+            positions.into(),
+            h.into(),
+            d.into(),
+            rows.into(),
+            sign.into(),
+        ];
+        if self.naive() {
+            return self.launch("rope_naive", Shape::each(rows * h * d, 256), &args);
+        }
+        assert_eq!(supports(d), Ok(()), "rope");
+        let threads = rows * (2 * h).div_ceil(HEADS) * (d / 16);
+        self.launch("rope", Shape::each(threads, 256), &args);
     }
 }

@@ -9,10 +9,14 @@
 //! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). NaN never
 //! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
 
+mod activation;
 mod draw;
 mod elementwise;
+mod embed;
 mod mask;
+mod norm;
 mod report;
+mod rope;
 mod training;
 
 use crate::device::cpu::Cpu;
@@ -81,6 +85,10 @@ pub struct Verifier<'a> {
 const FAMILIES: &[(&str, fn(&mut Verifier))] = &[
     ("dropout", elementwise::dropout),
     ("gather", elementwise::gather),
+    ("embed", embed::embed),
+    ("norm", norm::norm),
+    ("rope", rope::rope),
+    ("activation", activation::activation),
     ("mask", mask::mask),
     ("reduce", training::reduce),
     ("optimizer", training::optimizer),

@@ -11,6 +11,7 @@
 pub mod driver;
 pub mod emulator;
 pub mod launch;
+pub(crate) mod limits;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
