@@ -78,8 +78,9 @@ impl<D: NormOps> Check<D> for Backward {
         };
         let saved = Normed { x: &x, stats: &stats, params: &params };
         dev.norm_backward(&mut dx, &mut grads, &dy, saved, &at, rows, self.1);
-        // The whole arena: what is no weight of this norm must stay as it was.
-        vec![stored("dx", &dx, width), summed("grads", grads.to_vec(), rows)]
+        // Sums over rows, of what was normed by sums over a row. The whole arena: what is no
+        // weight of this norm must stay as it was.
+        vec![stored("dx", &dx, width), summed("grads", grads.to_vec(), rows + width)]
     }
 }
 
