@@ -382,7 +382,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int type = blockIdx.y * PAIR;
     float sums[PAIR][8] = {};
 #pragma unroll 4
-    for (size_t n = strand; n < rows; n += strands) {
+    for (size_t n = strand; n < size_t(rows); n += strands) {
         int which = type_ids[n] - type;
         float x[8];
         Vec8::load(dy + n * width + column).to_float(x);

@@ -157,7 +157,7 @@ __device__ __forceinline__ void drop8(float (&x)[8], const Dropout& dropout, siz
 
 template <int WARPS, int VECTORS>
 __device__ __forceinline__ void norm_rows(bf16* y, float* stats, const bf16* x, const Weights& w,
-                                          int rows) {
+                                          size_t rows) {
     size_t row = size_t(blockIdx.x) * Team<WARPS>::COUNT + Team<WARPS>::number();
     int columns = row < rows ? w.width : 0;
     Vec8 held[VECTORS];
@@ -168,7 +168,8 @@ __device__ __forceinline__ void norm_rows(bf16* y, float* stats, const bf16* x, 
 template <int WARPS, int VECTORS>
 __device__ __forceinline__ void add_norm_rows(bf16* y, bf16* sum, float* stats,
                                               const bf16* residual, const bf16* branch,
-                                              const Weights& w, int rows, const Dropout& dropout) {
+                                              const Weights& w, size_t rows,
+                                              const Dropout& dropout) {
     size_t row = size_t(blockIdx.x) * Team<WARPS>::COUNT + Team<WARPS>::number();
     int columns = row < rows ? w.width : 0;
     size_t start = row * w.width;
@@ -197,7 +198,8 @@ struct Saved {
     const bf16* x;
     const float* stats;
     const bf16* gamma;
-    int width, rows;
+    int width;
+    size_t rows;
     bool centred, add;  // LayerNorm; whether dx is added to
 };
 
@@ -322,7 +324,7 @@ extern "C" __global__ void norm_naive(bf16* y, bf16* sum, float* stats, const bf
                                       int width, int rows, float epsilon, int centred,
                                       Dropout dropout) {
     size_t row = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (row >= rows) return;
+    if (row >= size_t(rows)) return;
     const bf16* x = residual + row * width;
     y += row * width;
     if (branch != nullptr) {
@@ -356,7 +358,7 @@ extern "C" __global__ void norm_backward_naive(bf16* dx, const bf16* dy, const b
                                                const float* stats, const bf16* gamma, int width,
                                                int rows, int centred, int add) {
     size_t row = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (row >= rows) return;
+    if (row >= size_t(rows)) return;
     dx += row * width;
     dy += row * width;
     x += row * width;
@@ -384,7 +386,7 @@ extern "C" __global__ void norm_weights_naive(float* dgamma, float* dbeta, const
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= width) return;
     float gamma_sum = 0.0f, beta_sum = 0.0f;
-    for (size_t row = 0; row < rows; row++) {
+    for (size_t row = 0; row < size_t(rows); row++) {
         float d = wide(dy[row * width + c]);
         gamma_sum += d * (wide(x[row * width + c]) - stats[row * 2]) * stats[row * 2 + 1];
         beta_sum += d;
@@ -439,7 +441,7 @@ NORM_KERNELS(norm_8192, add_norm_8192, 4, 8, 2)
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                              \
         name(bf16* dx, float* partials, const bf16* dy, const bf16* x, const float* stats,     \
              const bf16* gamma, int width, int rows, int centred, int add) {                   \
-        Saved saved = {dy, x, stats, gamma, width, rows, centred != 0, add != 0};              \
+        Saved saved = {dy, x, stats, gamma, width, size_t(rows), centred != 0, add != 0};      \
         backward_rows<WARPS, VECTORS>(dx, partials, saved);                                    \
     }                                                                                          \
     EXPORT_KERNEL(name, name)

@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
          float turn) {
     int groups = (2 * heads + HEADS - 1) / HEADS;
     Place place = place_of(blockIdx.x * THREADS + threadIdx.x, groups, head_dim);
-    if (place.row >= rows) return;
+    if (place.row >= size_t(rows)) return;
     const float* angles = table + size_t(positions[place.row]) * head_dim + place.column;
     bf16* x = qkv + place.row * 3 * heads * head_dim + place.column;
 
