@@ -79,7 +79,7 @@ struct Running {
                 largest[m][h] = quad_max(x);
                 outgrown |= largest[m][h] * scale > top[m][h] * scale + SLACK;
             }
-        if (__any_sync(0xffffffffu, outgrown)) grow(largest, scale);
+        if (__any_sync(ALL_LANES, outgrown)) grow(largest, scale);
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
@@ -90,7 +90,7 @@ struct Running {
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
                         float& p = s[m][n][2 * h + e];
-                        p = ptx::ex2(fmaf(p, scale, -offset));
+                        p = ptx::exp2_approx(fmaf(p, scale, -offset));
                         sum[m][h] += p;
                     }
             }
@@ -102,7 +102,7 @@ struct Running {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const float to = fmaxf(top[m][h], largest[m][h]);
-                const float shrink = to == -INFINITY ? 1.0f : ptx::ex2((top[m][h] - to) * scale);
+                const float shrink = to == -INFINITY ? 1.0f : ptx::exp2_approx((top[m][h] - to) * scale);
                 top[m][h] = to;
                 sum[m][h] *= shrink;
 #pragma unroll
@@ -116,18 +116,14 @@ struct Running {
 
 // p = 0 where the mask drops it; what is kept is scaled at the end.
 template <int M, int N>
-__device__ __forceinline__ void drop(float (&p)[M][N][4], const Dropout& dropout, unsigned row,
-                                     unsigned heads, int key) {
+__device__ __forceinline__ void drop(float (&p)[M][N][4], unsigned kept) {
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int n = 0; n < N; n++) {
-            const unsigned bits =
-                kept_of_queries(dropout, row + m * 16 * heads, heads, key + n * 8);
+        for (int n = 0; n < N; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                if (!(bits >> i & 1)) p[m][n][i] = 0.0f;
-        }
+                if (!(kept >> (4 * (m * N + n) + i) & 1)) p[m][n][i] = 0.0f;
 }
 
 template <int D>
@@ -167,11 +163,12 @@ __device__ __forceinline__ void forward(bf16* __restrict__ o, float* __restrict_
         if (key + KEYS < end) keys.load(key + KEYS);
         const Overlap seen = overlap<M * 16, KEYS>(row, key, band, tile.length, tile.length);
         if (!seen.any) continue;
+        const unsigned kept = kept_of_tile<M, N, false>(dropout, mask_row, heads, key);
         float p[M][N][4];
         multiply_transposed<M, N, D>(p, own_smem, keys.k(key));
         if (!seen.all) mask(p, row, key, band, tile.length);
         run.softmax(p, scale * LOG2E);
-        if (dropout.threshold != 0) drop(p, dropout, mask_row, heads, key);
+        if (dropout.threshold != 0) drop(p, kept);
         multiply_add<M, N, D>(run.o, p, keys.v(key));
     }
 
@@ -202,6 +199,7 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
                     int heads, int head_dim, int behind, int ahead, float scale,
                     Dropout dropout) {
     SHARED_ARRAY(float, p_smem, NAIVE_THREADS);
+    SHARED_ARRAY(float, scratch_smem, NAIVE_THREADS / 32);
     const Tile row = find_tile<1>(cu_seqlens, sequences, blockIdx.x);
     if (row.start >= row.length) return;
     const int head = blockIdx.y, thread = threadIdx.x, width = heads * head_dim;
@@ -213,9 +211,10 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
 
     float top = -INFINITY, sum = 0.0f;
     for (int j = begin + thread; j < end; j += NAIVE_THREADS) top = fmaxf(top, score(j));
-    top = block_max(top);
+    top = block_max<NAIVE_THREADS>(top, scratch_smem);
     for (int j = begin + thread; j < end; j += NAIVE_THREADS) sum += expf(score(j) - top);
-    const float log_sum = top + logf(block_sum(sum));
+    __syncthreads();
+    const float log_sum = top + logf(block_sum<NAIVE_THREADS>(sum, scratch_smem));
 
     float out = 0.0f;
     for (int first = begin; first < end; first += NAIVE_THREADS) {
@@ -226,9 +225,9 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
         __syncthreads();
         const bf16* v_gmem = k_gmem + width + first * stride + thread;
         for (int c = 0; c < count && thread < head_dim; c++)
-            out += p_smem[c] * float(v_gmem[c * stride]);
+            out += p_smem[c] * __bfloat162float(v_gmem[c * stride]);
     }
-    if (thread < head_dim) o[token * width + head * head_dim + thread] = bf16(out);
+    if (thread < head_dim) o[token * width + head * head_dim + thread] = __float2bfloat16_rn(out);
     if (thread == 0) lse[token * heads + head] = log_sum;
 }
 EXPORT_KERNEL(attention_naive, attention_naive)

@@ -39,7 +39,7 @@ __device__ __forceinline__ Tile find_tile(const int* cu_seqlens, int sequences, 
         const int step = (count + 31) / 32;
         const int probe = low + lane * step;
         const bool before = lane * step < count && cu_seqlens[probe] / ROWS + probe <= tile;
-        const int last = __popc(__ballot_sync(0xffffffffu, before)) - 1;
+        const int last = __popc(__ballot_sync(ALL_LANES, before)) - 1;
         low += last * step;
         count = min(step, count - last * step);
     }
@@ -194,42 +194,65 @@ __device__ __forceinline__ void mask(float (&s)[M][N][4], int row, int column, B
         }
 }
 
-// Bit i: whether word i of block `block` of row `row` of the mask keeps its element.
+// ------------------------------------------------------------------ dropout
+//
+// Element (i, j) of a head takes word j % 4 of block j / 4 of the mask's row i H + head, i counted
+// over the batch. A warp draws its tile's share before it computes the scores, so that registers
+// are free: bit 4 (m N + n) + i says whether register i of s[m][n] is kept.
+
+// Bit i: whether element i of four is kept.
 __device__ __forceinline__ unsigned kept(const Dropout& dropout, unsigned row, unsigned block) {
-    const uint4 words = dropout_words(dropout, uint64_t(row) << 32 | block);
-    const unsigned threshold = dropout.threshold;
-    return unsigned(words.x >= threshold) | unsigned(words.y >= threshold) << 1 |
-           unsigned(words.z >= threshold) << 2 | unsigned(words.w >= threshold) << 3;
+    const float4 factors = dropout_factors(dropout, uint64_t(row) << 32 | block);
+    return unsigned(factors.x != 0.0f) | unsigned(factors.y != 0.0f) << 1 |
+           unsigned(factors.z != 0.0f) << 2 | unsigned(factors.w != 0.0f) << 3;
 }
 
-// Which elements of a 16 × 8 tile (queries × keys) are kept: bit i for register i. `row` is that
-// of the mask for the tile's first query, the next ones are `heads` apart; `key` is a multiple of
-// 8. Four keys share a block and two lanes hold them, for two queries: each draws one and sends the
-// other its half.
-__device__ __forceinline__ unsigned kept_of_queries(const Dropout& dropout, unsigned row,
-                                                    unsigned heads, int key) {
+// Of a 16 × 8 tile, queries × keys. Its first query has row `row` of the mask and the next ones
+// follow `heads` apart. Two lanes share a block of four keys, for two queries: each draws one and
+// sends the other its half.
+__device__ __forceinline__ unsigned kept_16x8(const Dropout& dropout, unsigned row, int heads,
+                                              int key) {
     const int lane = threadIdx.x % 32;
     const bool odd = lane % 2 == 1;
     const unsigned query = lane / 4 + (odd ? 8 : 0);
     const unsigned bits = kept(dropout, row + query * heads, key / 4 + lane % 4 / 2);
     const unsigned low = bits & 3, high = bits >> 2;
-    const unsigned other = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1);
+    const unsigned other = __shfl_xor_sync(ALL_LANES, odd ? low : high, 1);
     return odd ? other | high << 2 : low | other << 2;
 }
 
-// The same of a transposed tile (16 keys × 8 queries); `key` is a multiple of 16. The keys of a
-// block are held by four lanes, for two queries and twice: each draws one of the four.
-__device__ __forceinline__ unsigned kept_of_keys(const Dropout& dropout, unsigned row,
-                                                 unsigned heads, int key) {
+// The same of a transposed tile, 16 keys × 8 queries. Four lanes share a block, for two queries and
+// two sets of keys: each draws one of the four.
+__device__ __forceinline__ unsigned kept_transposed(const Dropout& dropout, unsigned row,
+                                                    int heads, int key) {
     const int lane = threadIdx.x % 32;
-    const int g = lane / 4, register_drawn = g % 4;
-    const unsigned query = lane % 4 * 2 + register_drawn % 2;
-    unsigned bits = kept(dropout, row + query * heads, key / 4 + register_drawn / 2 * 2 + g / 4)
-                    << register_drawn * 4;
-    bits |= __shfl_xor_sync(0xffffffffu, bits, 4);
-    bits |= __shfl_xor_sync(0xffffffffu, bits, 8);
+    const int g = lane / 4, drawn = g % 4;  // for register `drawn` of all four lanes
+    const unsigned query = lane % 4 * 2 + drawn % 2;
+    unsigned bits = kept(dropout, row + query * heads, key / 4 + drawn / 2 * 2 + g / 4);
+    bits <<= drawn * 4;
+    bits |= __shfl_xor_sync(ALL_LANES, bits, 4);
+    bits |= __shfl_xor_sync(ALL_LANES, bits, 8);
     bits >>= g % 4;
     return (bits & 1) | (bits >> 3 & 2) | (bits >> 6 & 4) | (bits >> 9 & 8);
+}
+
+// Of a warp's tile [16 M, 8 N] from query and key on, or of the transposed one.
+template <int M, int N, bool TRANSPOSED>
+__device__ __forceinline__ unsigned kept_of_tile(const Dropout& dropout, unsigned row, int heads,
+                                                 int key) {
+    static_assert(M * N <= 8, "four bits each of 32");
+    if (dropout.threshold == 0) return ~0u;
+    unsigned bits = 0;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            const unsigned tile =
+                TRANSPOSED ? kept_transposed(dropout, row + n * 8 * heads, heads, key + m * 16)
+                           : kept_16x8(dropout, row + m * 16 * heads, heads, key + n * 8);
+            bits |= tile << 4 * (m * N + n);
+        }
+    return bits;
 }
 
 // What the mask multiplies element `column` of its row `row` by.
@@ -242,18 +265,20 @@ constexpr int NAIVE_THREADS = 128;
 
 __device__ __forceinline__ float dot(const bf16* a, const bf16* b, int length) {
     float sum = 0.0f;
-    for (int i = 0; i < length; i++) sum += float(a[i]) * float(b[i]);
+    for (int i = 0; i < length; i++) sum += __bfloat162float(a[i]) * __bfloat162float(b[i]);
     return sum;
 }
 
+// ------------------------------------------------------------------ small things
+
 // Sum and maximum over the four lanes that share rows.
 __device__ __forceinline__ float quad_sum(float x) {
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 __device__ __forceinline__ float quad_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
 template <int M, int N>

@@ -38,7 +38,7 @@ struct Keys {
 template <int D>
 struct Queries {
     static constexpr int WARPS = 4, THREADS = 32 * WARPS;
-    static constexpr int M = D <= 96 ? 2 : 1;
+    static constexpr int M = D <= 64 ? 2 : 1;
     static constexpr int QUERIES = WARPS * M * 16;
     static constexpr int KEYS = 32;
     static constexpr int BLOCKS = 2;
@@ -118,6 +118,7 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
         const bf16* d_o_smem = queries_smem + QUERIES * STRIDE<D>;
         const float2* column_stats = stats_smem + stage * QUERIES + lane % 4 * 2;
         const unsigned mask_row = unsigned(tile.first + query) * heads + head;
+        const unsigned kept = kept_of_tile<M, N, true>(dropout, mask_row, heads, row);
 
         float p[M][N][4], ds[M][N][4];  // keys × queries
         multiply_transposed<M, N, D>(p, k_smem + own, queries_smem);
@@ -128,19 +129,15 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
             const float4 stat = *reinterpret_cast<const float4*>(column_stats + n * 8);
             const float lse2[2] = {stat.x, stat.z}, delta[2] = {stat.y, stat.w};
 #pragma unroll
-            for (int m = 0; m < M; m++) {
-                unsigned bits = 15;
-                if (dropout.threshold != 0)
-                    bits = kept_of_keys(dropout, mask_row + n * 8 * heads, heads, row + m * 16);
+            for (int m = 0; m < M; m++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const float x = ptx::ex2(fmaf(p[m][n][i], scale * LOG2E, -lse2[i % 2]));
-                    const bool keep = bits >> i & 1;
+                    const float x = ptx::exp2_approx(fmaf(p[m][n][i], scale * LOG2E, -lse2[i % 2]));
+                    const bool keep = kept >> (4 * (m * N + n) + i) & 1;
                     const float dp = keep ? ds[m][n][i] * dropout.keep : 0.0f;
                     p[m][n][i] = keep ? x : 0.0f;
                     ds[m][n][i] = x * (dp - delta[i % 2]);
                 }
-            }
         }
         multiply_add<M, N, D>(dv, p, d_o_smem);
         multiply_add<M, N, D>(dk, ds, queries_smem);
@@ -204,6 +201,7 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
         if (key + KEYS < end) keys.load(key + KEYS);
         const Overlap seen = overlap<M * 16, KEYS>(row, key, band, tile.length, tile.length);
         if (!seen.any) continue;
+        const unsigned kept = kept_of_tile<M, N, false>(dropout, mask_row, heads, key);
         float p[M][N][4], ds[M][N][4];
         multiply_transposed<M, N, D>(p, q_smem + own, keys.k(key));
         if (!seen.all) mask(p, row, key, band, tile.length);
@@ -211,19 +209,15 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
-            for (int n = 0; n < N; n++) {
-                unsigned bits = 15;
-                if (dropout.threshold != 0)
-                    bits = kept_of_queries(dropout, mask_row + m * 16 * heads, heads,
-                                           key + n * 8);
+            for (int n = 0; n < N; n++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float2 s = stat[m][i / 2];
-                    const float x = ptx::ex2(fmaf(p[m][n][i], scale * LOG2E, -s.x));
-                    const float dp = bits >> i & 1 ? ds[m][n][i] * dropout.keep : 0.0f;
+                    const bool keep = kept >> (4 * (m * N + n) + i) & 1;
+                    const float x = ptx::exp2_approx(fmaf(p[m][n][i], scale * LOG2E, -s.x));
+                    const float dp = keep ? ds[m][n][i] * dropout.keep : 0.0f;
                     ds[m][n][i] = x * (dp - s.y);
                 }
-            }
         multiply_add<M, N, D>(dq, ds, keys.k(key));
     }
     multiply(dq, scale);
@@ -242,19 +236,19 @@ extern "C" __global__ void __launch_bounds__(256)
     const size_t index = (size_t(blockIdx.x) * 256 + threadIdx.x) / LANES;
     const size_t row = index % rows, head = index / rows;
     const int column = threadIdx.x % LANES * 8;
-    const bool there = head < heads && row < cu_seqlens[sequences];
+    const bool there = head < size_t(heads) && row < size_t(cu_seqlens[sequences]);
     float delta = 0.0f;
     if (there && column < head_dim) {
         const size_t at = (row * heads + head) * head_dim + column;
         float a[8], b[8];
-        load8(a, o + at);
-        load8(b, d_o + at);
+        Vec8::load(o + at).to_float(a);
+        Vec8::load(d_o + at).to_float(b);
 #pragma unroll
         for (int i = 0; i < 8; i++) delta = fmaf(a[i], b[i], delta);
     }
 #pragma unroll
     for (int step = LANES / 2; step > 0; step /= 2)
-        delta += __shfl_xor_sync(0xffffffffu, delta, step);
+        delta += __shfl_xor_sync(ALL_LANES, delta, step);
     if (there && column == 0) stats[index] = make_float2(lse[row * heads + head] * LOG2E, delta);
 }
 EXPORT_KERNEL(attention_delta, attention_delta)
@@ -315,10 +309,10 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
         __syncthreads();
         const bf16* k_gmem = head.k + first * head.stride + thread;
         for (int c = 0; c < count && thread < head_dim; c++)
-            dq += ds_smem[c] * float(k_gmem[c * head.stride]);
+            dq += ds_smem[c] * __bfloat162float(k_gmem[c * head.stride]);
     }
     const size_t at = (row.first + i) * head.stride + blockIdx.y * head_dim + thread;
-    if (thread < head_dim) dqkv[at] = bf16(dq * scale);
+    if (thread < head_dim) dqkv[at] = __float2bfloat16_rn(dq * scale);
 }
 EXPORT_KERNEL(attention_queries_naive, attention_queries_naive)
 
@@ -342,14 +336,14 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
         const bf16* q_gmem = head.q + first * head.stride + thread;
         const bf16* d_o_gmem = head.d_o + size_t(first) * width + thread;
         for (int c = 0; c < count && thread < head_dim; c++) {
-            dv += pds_smem[c].x * float(d_o_gmem[size_t(c) * width]);
-            dk += pds_smem[c].y * float(q_gmem[c * head.stride]);
+            dv += pds_smem[c].x * __bfloat162float(d_o_gmem[size_t(c) * width]);
+            dk += pds_smem[c].y * __bfloat162float(q_gmem[c * head.stride]);
         }
     }
     bf16* out = dqkv + (row.first + j) * head.stride + width + blockIdx.y * head_dim + thread;
     if (thread < head_dim) {
-        out[0] = bf16(dk * scale);
-        out[width] = bf16(dv);
+        out[0] = __float2bfloat16_rn(dk * scale);
+        out[width] = __float2bfloat16_rn(dv);
     }
 }
 EXPORT_KERNEL(attention_keys_naive, attention_keys_naive)

@@ -9,6 +9,7 @@
 //! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). NaN never
 //! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
 
+mod attention;
 mod draw;
 mod elementwise;
 mod mask;
@@ -81,6 +82,7 @@ pub struct Verifier<'a> {
 const FAMILIES: &[(&str, fn(&mut Verifier))] = &[
     ("dropout", elementwise::dropout),
     ("gather", elementwise::gather),
+    ("attention", attention::attention),
     ("mask", mask::mask),
     ("reduce", training::reduce),
     ("optimizer", training::optimizer),

@@ -1,0 +1,119 @@
+//! Checks of attention: forward and backward in one, over ragged batches.
+
+use super::draw::{int, poisoned_acc, poisoned_x};
+use super::{Check, Draw, Kind, Output, Sizes, Verifier};
+use crate::device::Buffer;
+use crate::ops::Dropout;
+use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
+
+/// Tokens of a batch that belong to no sequence: kernels leave them alone.
+const SPARE: usize = 3;
+
+struct AttentionCheck<'a> {
+    lengths: &'a [usize],
+    at: Attention,
+}
+
+impl<D: AttentionOps> Check<D> for AttentionCheck<'_> {
+    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
+        let (at, sequences) = (&self.at, self.lengths.len());
+        let tokens: usize = self.lengths.iter().sum();
+        let (rows, width) = (tokens + SPARE, at.heads * at.head_dim);
+        let mut ends = vec![0];
+        for length in self.lengths {
+            ends.push(ends[ends.len() - 1] + *length as i32);
+        }
+        let cu_seqlens = &int(dev, &ends);
+        let qkv = &draw.x(dev, rows * 3 * width, 1.0);
+        let d_o = draw.x(dev, rows * width, 1.0);
+        let mut o = poisoned_x(dev, rows * width);
+        let mut lse = poisoned_acc(dev, rows * at.heads);
+        let mut dqkv = poisoned_x(dev, rows * 3 * width);
+        dev.attention(&mut o, &mut lse, Packed { qkv, cu_seqlens, sequences }, at);
+        let saved = Attended { o: &o, lse: &lse };
+        let packed = Packed { qkv, cu_seqlens, sequences };
+        dev.attention_backward(&mut dqkv, &d_o, saved, packed, at);
+
+        // The longest sum that a result takes.
+        let terms = self.lengths.iter().copied().max().unwrap_or(0).max(at.head_dim);
+        let stored = |tensor, values| Output { tensor, values, kind: Kind::Stored(terms) };
+        let first = |values: Vec<f64>, width: usize| values[..tokens * width].to_vec();
+        let dqkv = first(dqkv.to_vec(), 3 * width);
+        let part = |p: usize| -> Vec<f64> {
+            dqkv.chunks_exact(width).skip(p).step_by(3).flatten().copied().collect()
+        };
+        let lse = first(lse.to_vec(), at.heads);
+        vec![
+            stored("o", first(o.to_vec(), width)),
+            Output { tensor: "lse", values: lse, kind: Kind::Summed(terms) },
+            stored("dq", part(0)),
+            stored("dk", part(1)),
+            stored("dv", part(2)),
+        ]
+    }
+}
+
+/// Which keys a query sees.
+type Band = (bool, Option<usize>);
+
+const CAUSAL: Band = (true, None);
+const BOTH_WAYS: Band = (false, None);
+
+fn check(v: &mut Verifier, lengths: &[usize], heads: usize, d: usize, band: Band, p: f64) {
+    let (causal, window) = band;
+    let dropout = (p > 0.0).then_some(Dropout { p, seed: 11, step: 5, site: 2 });
+    let at = Attention { heads, head_dim: d, causal, window, dropout };
+    let mut shape = match lengths {
+        [] | [_] | [_, _] | [_, _, _] => format!("{lengths:?}"),
+        [first, .., last] => format!("[{first} .. {last}]×{}", lengths.len()),
+    };
+    shape += &format!(" {heads}×{d}{}", if causal { " causal" } else { "" });
+    if let Some(w) = window {
+        shape += &format!(" ±{w}");
+    }
+    if p > 0.0 {
+        shape += &format!(" p {p}");
+    }
+    v.check("attention", shape, &AttentionCheck { lengths, at });
+}
+
+pub fn attention(v: &mut Verifier) {
+    let widths = [16, 32, 48, 64, 80, 96, 128];
+    let bands = [CAUSAL, BOTH_WAYS, (false, Some(20)), (true, Some(33)), (false, Some(0))];
+    // Every width, some twice tiled, with and without dropout; every band.
+    for (i, d) in widths.into_iter().enumerate() {
+        check(v, &[7, 0, 65, 1], 1, d, bands[i % 4], 0.0);
+        check(v, &[1, 33], 2, d, bands[(i + 1) % 4], 0.25);
+    }
+    for band in bands {
+        check(v, &[130], 1, 64, band, 0.0);
+    }
+    check(v, &[113, 64], 2, 64, CAUSAL, 0.1);
+    check(v, &[0, 0], 1, 64, CAUSAL, 0.0);
+    if v.sizes == Sizes::Full {
+        full(v);
+    }
+}
+
+fn full(v: &mut Verifier) {
+    let bands = [CAUSAL, BOTH_WAYS, (false, Some(64)), (true, Some(100))];
+    for length in [1, 64, 113, 239, 256, 512, 799, 1023, 1024, 4096, 4224] {
+        for band in bands {
+            check(v, &[length], 2, 64, band, 0.0);
+        }
+        check(v, &[length], 1, 128, CAUSAL, 0.1);
+    }
+    for d in [16, 32, 48, 64, 80, 96, 128] {
+        for band in bands {
+            check(v, &[799, 1, 0, 1023, 130], 2, d, band, 0.1);
+        }
+    }
+    // 65,536 tokens: documents as they come, empty and of one token among them.
+    let mut ragged: Vec<usize> = (0..).map(|i: usize| i * 7919 % 1024 / (1 + i % 3)).take(200).collect();
+    ragged[3] = 0;
+    ragged[4] = 1;
+    ragged.push(65_536 - ragged.iter().sum::<usize>());
+    check(v, &ragged, 12, 64, CAUSAL, 0.0);
+    check(v, &[512; 128], 12, 64, BOTH_WAYS, 0.1);
+    check(v, &[1024; 64], 12, 64, CAUSAL, 0.0);
+}
