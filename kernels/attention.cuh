@@ -55,7 +55,7 @@ constexpr int STRIDE = D + 8;
 // Starts to copy a tile [ROWS, D] whose rows are `stride` apart in global memory; rows from `rows`
 // on become zero. One group of copies a call and thread is left uncommitted.
 template <int D, int ROWS, int THREADS>
-__device__ __forceinline__ void load_tile(bf16* tile_smem, const bf16* gmem, size_t stride,
+__device__ __forceinline__ void load_tile(bf16* tile_smem, const bf16* gmem, int stride,
                                           int rows) {
     constexpr int CHUNKS = D / 8;
 #pragma unroll

@@ -15,11 +15,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{Cost, Dropout, Into};
-use crate::device::{Buffer, Memory};
 use crate::device::cpu::product::{Mat, product};
 use crate::device::cpu::{Cpu, Element, Float, largest, sum};
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor};
+use crate::device::{Buffer, Memory};
 
 /// The shape of an attention.
 #[derive(Debug, Clone, Copy)]

@@ -36,7 +36,8 @@ impl<D: AttentionOps> Check<D> for AttentionCheck<'_> {
 
         // The longest sum that a result takes.
         let terms = self.lengths.iter().copied().max().unwrap_or(0).max(at.head_dim);
-        let stored = |tensor, values| Output { tensor, values, kind: Kind::Stored(terms) };
+        let kind = Kind::StoredRows { terms, width: at.head_dim };
+        let stored = |tensor, values| Output { tensor, values, kind };
         let first = |values: Vec<f64>, width: usize| values[..tokens * width].to_vec();
         let dqkv = first(dqkv.to_vec(), 3 * width);
         let part = |p: usize| -> Vec<f64> {
@@ -109,7 +110,8 @@ fn full(v: &mut Verifier) {
         }
     }
     // 65,536 tokens: documents as they come, empty and of one token among them.
-    let mut ragged: Vec<usize> = (0..).map(|i: usize| i * 7919 % 1024 / (1 + i % 3)).take(200).collect();
+    let mut ragged: Vec<usize> =
+        (0..).map(|i: usize| i * 7919 % 1024 / (1 + i % 3)).take(200).collect();
     ragged[3] = 0;
     ragged[4] = 1;
     ragged.push(65_536 - ragged.iter().sum::<usize>());

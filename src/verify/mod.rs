@@ -6,7 +6,9 @@
 //! kernels (y). With
 //!   e(y) = max_i |y_i − r_i| / (|r_i| + rms(r))
 //! a kernel passes if e(y) ≤ 2 e(p) + ε, ε an ulp: that of bf16 where the result is stored in it,
-//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). NaN never
+//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). Where terms
+//! are rounded on the way, as a flash kernel rounds p and ds before their products, an element's
+//! error is of the size of its row's terms: there rms(r) is the row's, if that is larger. NaN never
 //! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
 
 mod attention;
@@ -36,6 +38,8 @@ pub struct Output {
 pub enum Kind {
     /// Stored in `X`, each a sum of so many terms.
     Stored(usize),
+    /// The same of rows of `width` whose terms a kernel may round to `X` first.
+    StoredRows { terms: usize, width: usize },
     /// In `Acc`, each a sum of so many terms.
     Summed(usize),
     /// Equal, to the bit.
@@ -132,14 +136,14 @@ impl Verifier<'_> {
             let bits = |run: &Vec<Output>| run[i].values.iter().map(|v| v.to_bits()).collect();
             let first: Vec<u64> = bits(&runs[0]);
             let repeats = runs.iter().all(|run| first == bits(run));
-            let error = error(&runs[0][i].values, &truth.values);
+            let error = error(&runs[0][i], truth);
             let row = Row {
                 op,
                 kernels: self.kernels,
                 tensor: truth.tensor,
                 shape: shape.clone(),
                 error,
-                bound: bound(truth.kind, error_of_plain(&plain[i], truth)),
+                bound: bound(truth.kind, self::error(&plain[i], truth)),
                 repeats,
                 fault: self.gpu.fault(),
             };
@@ -149,14 +153,19 @@ impl Verifier<'_> {
     }
 }
 
-fn error_of_plain(plain: &Output, truth: &Output) -> f64 {
-    error(&plain.values, &truth.values)
+/// max |y − r| / (|r| + rms); infinite if anything is not finite, as the inputs all are.
+fn error(y: &Output, r: &Output) -> f64 {
+    assert_eq!(y.values.len(), r.values.len(), "verify: results of different lengths");
+    let whole = rms(&r.values);
+    let width = match r.kind {
+        Kind::StoredRows { width, .. } => width,
+        _ => r.values.len().max(1),
+    };
+    let rows = y.values.chunks(width).zip(r.values.chunks(width));
+    rows.map(|(y, r)| error_of_row(y, r, whole.max(rms(r)))).fold(0.0, f64::max)
 }
 
-/// max |y − r| / (|r| + rms(r)); infinite if anything is not finite, as the inputs all are.
-fn error(y: &[f64], r: &[f64]) -> f64 {
-    assert_eq!(y.len(), r.len(), "verify: results of different lengths");
-    let rms = (r.iter().map(|r| r * r).sum::<f64>() / r.len().max(1) as f64).sqrt();
+fn error_of_row(y: &[f64], r: &[f64], rms: f64) -> f64 {
     let off = |(y, r): (&f64, &f64)| match (y - r).abs() {
         0.0 => 0.0,
         d if d.is_finite() => d / (r.abs() + rms),
@@ -165,10 +174,16 @@ fn error(y: &[f64], r: &[f64]) -> f64 {
     y.iter().zip(r).map(off).fold(0.0, f64::max)
 }
 
+fn rms(r: &[f64]) -> f64 {
+    (r.iter().map(|r| r * r).sum::<f64>() / r.len().max(1) as f64).sqrt()
+}
+
 fn bound(kind: Kind, plain: f64) -> f64 {
     let summed = |terms: usize| (terms as f64).sqrt() * Format::F32.epsilon;
     match kind {
-        Kind::Stored(terms) => 2.0 * plain + Format::BF16.epsilon + summed(terms),
+        Kind::Stored(terms) | Kind::StoredRows { terms, .. } => {
+            2.0 * plain + Format::BF16.epsilon + summed(terms)
+        }
         Kind::Summed(terms) => 2.0 * plain + summed(terms),
         Kind::Exact => 0.0,
     }
@@ -178,12 +193,30 @@ fn bound(kind: Kind, plain: f64) -> f64 {
 mod tests {
     use super::*;
 
+    const EXACT: Kind = Kind::Exact;
+
     #[test]
     fn what_is_not_finite_never_passes() {
+        let output = |values: &[f64]| Output { tensor: "y", values: values.into(), kind: EXACT };
+        let truth = output(&[1.0, 2.0]);
         for bad in [f64::NAN, f64::INFINITY] {
-            assert_eq!(error(&[1.0, bad], &[1.0, 2.0]), f64::INFINITY);
+            assert_eq!(error(&output(&[1.0, bad]), &truth), f64::INFINITY);
         }
-        assert_eq!(error(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+        assert_eq!(error(&truth, &truth), 0.0);
+    }
+
+    #[test]
+    fn a_row_of_large_terms_is_judged_by_itself() {
+        let kind = Kind::StoredRows { terms: 1, width: 2 };
+        let output = |values: [f64; 8], kind| Output { tensor: "y", values: values.into(), kind };
+        let truth = [0.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let off = [0.1, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let of = |kind| error(&output(off, kind), &output(truth, kind));
+        assert_eq!(of(kind), 0.1 / 32f64.sqrt());
+        assert_eq!(of(EXACT), 0.1 / 8f64.sqrt());
+        // A quiet row by the whole result's.
+        let off = output([0.0, 8.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0], kind);
+        assert_eq!(error(&off, &output(truth, kind)), 0.1 / 8f64.sqrt());
     }
 
     #[test]
