@@ -4,24 +4,27 @@
 //   lse_i = log Σ_j exp s_ij,  p_ij = exp(s_ij − lse_i),  o_i = Σ_j p̃_ij v_j
 // with p̃ = p under dropout. qkv [N, 3C] packs q, k, v, each [H, D]; o [N, C]; lse [N, H], f32.
 //
-// The floor, for N = 65,536 tokens, H = 12, D = 64: two products of 2 · pairs · C operations, and
+// The floor, for N = 65,536 tokens, H = 12, D = 64: two products, 4 C operations a pair (i, j), and
 // qkv, o and lse once across memory, 406 MB = 0.09 ms at 4.3 TB/s.
-//   bidirectional, 128 sequences of 512:  103 TFLOP/1000 = 0.130 ms at 790 TFLOP/s
-//   causal, 64 sequences of 1,024:        103 TFLOP/1000 = 0.131 ms
-// and 33.6 M · 12 exponentials, 16 a clock and SM: 0.11 ms. *Unmeasured on a GPU.*
+//   bidirectional, 128 sequences of 512:  103 GFLOP = 0.13 ms at 790 TFLOP/s
+//   causal, 64 sequences of 1,024:        103 GFLOP = 0.13 ms
+// and 403 M exponentials, 16 a clock and SM: 0.11 ms. *Unmeasured on a GPU.*
 //
 // The fast kernel (after Dao 2023). A block takes a tile of queries of one head and goes through
 // the tiles of keys that any of them sees, so scores never leave registers:
-//   - online softmax: a row's maximum so far, its sum, and its sum of p v; when the maximum grows,
-//     what is there shrinks by exp of the difference. One FMA and one exp2 a score, as log2(e)/√D is
-//     folded into the factor. A row that has seen no key yet has maximum −∞, taken as 0.
-//   - q, and two stages of k and v, in shared memory by cp.async: tile j + 1 arrives while tile j is
-//     worked on, with one barrier a tile.
+//   - online softmax: p is taken relative to about the largest score so far, and when that grows,
+//     the sums so far shrink by exp of the difference. One FMA and one exp2 a score, as
+//     log2(e)/√D is folded into the factor.
+//   - q, and two stages of k and v, in shared memory by cp.async: the next tile arrives while this
+//     one is worked on, with one barrier a tile.
 //   - 32 queries a warp: each fragment of k and v read from shared memory serves two products.
 //     With 16, shared memory (128 bytes a clock) would take longer than the products.
+//   - 32 keys a tile, so that a thread needs 168 registers and three blocks fit an SM: products of
+//     one warp run under the exponentials of another.
 //   - tiles outside the band are skipped, by the block and by each warp; only tiles on its edge, or
 //     beyond the sequence's end, are masked element by element.
-//   - dropout redraws its mask from Philox: one draw a thread for a tile of 16 × 8.
+//   - dropout draws its mask again wherever it is needed: one Philox block a thread for a tile of
+//     16 × 8.
 // The order of all sums is fixed by the shape: same launch, same bits.
 #include "attention.cuh"
 
@@ -32,10 +35,10 @@ namespace {
 template <int D>
 struct Forward {
     static constexpr int WARPS = 4, THREADS = 32 * WARPS;
-    static constexpr int M = 2;               // 16-row tiles a warp
+    static constexpr int M = 2;  // 16-row tiles a warp
     static constexpr int QUERIES = WARPS * M * 16;
     static constexpr int KEYS = 32;
-    // Resident on an SM of 65,536 registers: 168 a thread, or 255.
+    // On an SM of 65,536 registers: 168 a thread, or 255.
     static constexpr int BLOCKS = D <= 64 ? 3 : 2;
 };
 
@@ -102,7 +105,8 @@ struct Running {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const float to = fmaxf(top[m][h], largest[m][h]);
-                const float shrink = to == -INFINITY ? 1.0f : ptx::exp2_approx((top[m][h] - to) * scale);
+                const float shrink =
+                    to == -INFINITY ? 1.0f : ptx::exp2_approx((top[m][h] - to) * scale);
                 top[m][h] = to;
                 sum[m][h] *= shrink;
 #pragma unroll
@@ -233,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
 EXPORT_KERNEL(attention_naive, attention_naive)
 
 #define ATTENTION(NAME, D)                                                                       \
-    extern "C" __global__ void __launch_bounds__(Forward<D>::THREADS, Forward<D>::BLOCKS)           \
+    extern "C" __global__ void __launch_bounds__(Forward<D>::THREADS, Forward<D>::BLOCKS)        \
         NAME(bf16* o, float* lse, const bf16* qkv, const int* cu_seqlens, int sequences,         \
              int heads, int behind, int ahead, float scale, Dropout dropout) {                   \
         forward<D>(o, lse, qkv, cu_seqlens, sequences, heads, {behind, ahead}, scale, dropout);  \

@@ -28,9 +28,9 @@ struct Tile {
 };
 
 // Tile number `tile` of all sequences cut into tiles of ROWS. Those of sequence s are numbered from
-// cu_seqlens[s] / ROWS + s on: that never decreases by less than the tiles it has, so that a grid of
-// rows / ROWS + sequences holds every tile, though the host knows no length. Each warp searches 32
-// places at a time.
+// cu_seqlens[s] / ROWS + s on, which leaves room for its tiles before those of s + 1: so a grid of
+// N / ROWS + sequences blocks holds every tile, though the host knows no length, and at most one
+// block a sequence finds nothing. A warp looks at 32 places at a time.
 template <int ROWS>
 __device__ __forceinline__ Tile find_tile(const int* cu_seqlens, int sequences, int tile) {
     const int lane = threadIdx.x % 32;
@@ -53,7 +53,7 @@ template <int D>
 constexpr int STRIDE = D + 8;
 
 // Starts to copy a tile [ROWS, D] whose rows are `stride` apart in global memory; rows from `rows`
-// on become zero. One group of copies a call and thread is left uncommitted.
+// on become zero.
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(bf16* tile_smem, const bf16* gmem, int stride,
                                           int rows) {

@@ -4,22 +4,23 @@
 //   dv_j = Σ_i p̃_ij do_i,  dk_j = Σ_i ds_ij q_i / √D,  dq_i = Σ_j ds_ij k_j / √D
 // dqkv [N, 3C] = (as qkv), from qkv [N, 3C], o and do [N, C], lse [N, H].
 //
-// The floor, for N = 65,536 tokens, H = 12, D = 64: five products of 2 · pairs · C operations, and
-// qkv, dqkv, o, do, lse once across memory, 809 MB = 0.19 ms at 4.3 TB/s.
-//   bidirectional, 128 sequences of 512:  258 TFLOP/1000 = 0.33 ms at 790 TFLOP/s
-//   causal, 64 sequences of 1,024:        258 TFLOP/1000 = 0.33 ms
+// The floor, for N = 65,536 tokens, H = 12, D = 64: five products, 10 C operations a pair (i, j),
+// and qkv, dqkv, o, do, lse once across memory, 809 MB = 0.19 ms at 4.3 TB/s.
+//   bidirectional, 128 sequences of 512:  258 GFLOP = 0.33 ms at 790 TFLOP/s
+//   causal, 64 sequences of 1,024:        258 GFLOP = 0.33 ms
 // *Unmeasured on a GPU.*
 //
 // Three kernels.
-//   1. `delta`: δ, and lse in base 2, side by side and transposed: stats [H, N] of (lse log2 e, δ).
-//   2. `keys`: a block takes a tile of keys and goes through the queries that see it. Scores are
-//      computed transposed, keys × queries, so that P̃ᵀ and dSᵀ are left operands of dV and dK as
+//   1. delta: stats [H, N] of (lse log2 e, δ), as the other two read them.
+//   2. keys: a block takes a tile of keys and goes through the queries that see it. Scores are
+//      computed transposed, keys × queries, so that p̃ᵀ and dsᵀ are left operands of dv and dk as
 //      they lie in registers. Rows beyond the sequence have lse = +∞, hence p = 0.
-//   3. `queries`: a block takes a tile of queries and goes through its keys, for dq alone.
+//   3. queries: a block takes a tile of queries and goes through its keys, for dq alone.
+// Stages, bands and dropout as in the forward.
 // The third computes the scores again: seven products in place of five. The alternative is to add
 // dq in f32 in global memory from the second kernel, where equal bits need a fixed order, that is
 // blocks that wait for one another, and N C floats that are set to zero, added to and converted.
-// Here nothing is shared between blocks: same launch, same bits.
+// Here blocks share nothing: same launch, same bits.
 #include "attention.cuh"
 
 using namespace attention;
@@ -227,29 +228,29 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
 
 }  // namespace
 
-// stats [H, N] = (lse log2 e, δ) of o and do [N, C], lse [N, H]. A row of a head is read by LANES
-// threads, 8 elements each, with rows ahead of heads. Grid: N H LANES threads.
+// stats [H, N] = (lse log2 e, δ) of o and do [N, C], lse [N, H]. Eight threads read a row of a
+// head, eight elements at a time. Grid: N / 32, H.
 extern "C" __global__ void __launch_bounds__(256)
     attention_delta(float2* stats, const bf16* o, const bf16* d_o, const float* lse,
                     const int* cu_seqlens, int sequences, int rows, int heads, int head_dim) {
-    constexpr int LANES = 16;
-    const size_t index = (size_t(blockIdx.x) * 256 + threadIdx.x) / LANES;
-    const size_t row = index % rows, head = index / rows;
-    const int column = threadIdx.x % LANES * 8;
-    const bool there = head < size_t(heads) && row < size_t(cu_seqlens[sequences]);
+    constexpr int LANES = 8;
+    const int row = (blockIdx.x * 256 + threadIdx.x) / LANES, head = blockIdx.y;
+    const int lane = threadIdx.x % LANES;
+    const bool there = row < cu_seqlens[sequences];
+    const size_t head_row = size_t(row) * heads + head;
     float delta = 0.0f;
-    if (there && column < head_dim) {
-        const size_t at = (row * heads + head) * head_dim + column;
+    for (int column = lane * 8; there && column < head_dim; column += LANES * 8) {
         float a[8], b[8];
-        Vec8::load(o + at).to_float(a);
-        Vec8::load(d_o + at).to_float(b);
+        Vec8::load(o + head_row * head_dim + column).to_float(a);
+        Vec8::load(d_o + head_row * head_dim + column).to_float(b);
 #pragma unroll
         for (int i = 0; i < 8; i++) delta = fmaf(a[i], b[i], delta);
     }
 #pragma unroll
     for (int step = LANES / 2; step > 0; step /= 2)
         delta += __shfl_xor_sync(ALL_LANES, delta, step);
-    if (there && column == 0) stats[index] = make_float2(lse[row * heads + head] * LOG2E, delta);
+    if (there && lane == 0)
+        stats[size_t(head) * rows + row] = make_float2(lse[head_row] * LOG2E, delta);
 }
 EXPORT_KERNEL(attention_delta, attention_delta)
 

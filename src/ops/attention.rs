@@ -600,7 +600,8 @@ impl Gpu {
             heads.into(),
             call.at.head_dim.into(),
         ];
-        self.launch("attention_delta", Shape::each(rows * heads * 16, 256), &args);
+        let shape = Shape::grid([rows.div_ceil(32), heads, 1], 256);
+        self.launch("attention_delta", shape, &args);
 
         let mut args: Vec<Arg> = vec![
             dqkv.into(),
