@@ -239,6 +239,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool there = row < cu_seqlens[sequences];
     const size_t head_row = size_t(row) * heads + head;
     float delta = 0.0f;
+#pragma unroll 1
     for (int column = lane * 8; there && column < head_dim; column += LANES * 8) {
         float a[8], b[8];
         Vec8::load(o + head_row * head_dim + column).to_float(a);
