@@ -8,7 +8,6 @@ use super::driver::{Address, DriverError, Launch, Result, TensorMap};
 use super::{Gpu, Tensor};
 use crate::device::Memory;
 use crate::ops::Dropout;
-use crate::rng::Stream;
 
 /// One argument of a kernel.
 #[derive(Debug, Clone, Copy)]
@@ -37,9 +36,8 @@ const STRUCT_WORDS: usize = 8;
 #[repr(C)]
 struct DropoutArg {
     seed: u64,
-    /// The last two words of the Philox counter.
     step: u32,
-    stream: u32,
+    site: u32,
     /// An element is kept where its word is not below this.
     threshold: u32,
     /// 1/(1 − p)
@@ -53,7 +51,7 @@ impl From<Option<Dropout>> for Arg {
         Arg::of(DropoutArg {
             seed,
             step,
-            stream: Stream::Dropout.site(site),
+            site,
             threshold: (p * 4_294_967_296.0) as u32,
             keep: (1.0 / (1.0 - p)) as f32,
         })
