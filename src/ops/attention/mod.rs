@@ -9,10 +9,14 @@
 //! (Dao 2023.) The reference works on blocks of query rows against the keys they may see: memory
 //! grows with the sequence's length, not its square. The allowed keys of a row are one interval.
 
+mod gpu;
+
 use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
+
+pub use gpu::supports;
 
 use super::{Cost, Dropout, Into};
 use crate::device::cpu::product::{Mat, product};
