@@ -5,6 +5,8 @@
 //! order, so results are bitwise equal however many threads run.
 
 pub mod float;
+#[cfg(target_arch = "x86_64")]
+mod kernel;
 pub mod product;
 
 use std::marker::PhantomData;
