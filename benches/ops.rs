@@ -9,12 +9,16 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use warpwright::device::cpu::Cpu;
 use warpwright::ops::activation::{Activation, ActivationOps};
 use warpwright::ops::attention::{Attended, Attention, AttentionOps, Packed};
+use warpwright::ops::dropout::DropoutOps;
 use warpwright::ops::embed::{Embed, EmbedOps, Tokens};
+use warpwright::ops::gather::GatherOps;
 use warpwright::ops::linear::{Linear, LinearOps};
 use warpwright::ops::loss::{LossGrads, LossInput, LossOps};
 use warpwright::ops::norm::{Norm, NormKind, NormOps, Normed};
 use warpwright::ops::optimizer::{Arenas, Group, OptimizerOps, Rule, Update};
-use warpwright::ops::{Into, Span};
+use warpwright::ops::reduce::ReduceOps;
+use warpwright::ops::rope::{RopeOps, Turn};
+use warpwright::ops::{Dropout, Into, Span, dropout, gather, reduce, rope};
 use warpwright::rng::{Philox, Stream};
 
 const N: usize = 4096;
@@ -222,9 +226,61 @@ fn optimizer(c: &mut Criterion) {
     group.finish();
 }
 
+fn rope(c: &mut Criterion) {
+    let dev = CPU();
+    let table: Vec<f32> = rope::table(S, 64, 1e4).into_iter().map(|x| x as f32).collect();
+    let positions: Vec<i32> = (0..N).map(|i| (i % S) as i32).collect();
+    let at = Attention { heads: 6, head_dim: 64, causal: true, window: None, dropout: None };
+    let mut qkv = random(N * 3 * C);
+    let mut group = c.benchmark_group("rope");
+    group.throughput(Throughput::Bytes(rope::cost(&at, N, 4).bytes as u64));
+    for turn in [Turn::Forward, Turn::Backward] {
+        group.bench_function(format!("{turn:?}").to_lowercase(), |b| {
+            b.iter(|| dev.rope(&mut qkv, &table, &positions, &at, N, turn))
+        });
+    }
+    group.finish();
+}
+
+/// 30% of the rows, in order, as a masked model picks them.
+fn gather(c: &mut Criterion) {
+    let dev = CPU();
+    let rows: Vec<i32> = (0..N as i32).filter(|i| i * 769 % 100 < 30).collect();
+    let m = rows.len();
+    let (x, mut y, mut dx) = (random(N * C), random(m * C), random(N * C));
+    let mut group = c.benchmark_group("gather");
+    group.throughput(Throughput::Bytes(gather::cost(C, m, 2, 4).bytes as u64));
+    group.bench_function("gather", |b| b.iter(|| dev.gather(&mut y, &x, &rows, C, m)));
+    group.throughput(Throughput::Bytes(gather::cost(C, m, 3, 4).bytes as u64));
+    group.bench_function("scatter_add", |b| b.iter(|| dev.scatter_add(&mut dx, &y, &rows, C, m)));
+    group.finish();
+}
+
+fn dropout(c: &mut Criterion) {
+    let dev = CPU();
+    let (x, mut y) = (random(N * C), vec![0.0; N * C]);
+    let at = Dropout { p: 0.1, seed: 1, step: 0, site: 0 };
+    let mut group = c.benchmark_group("dropout");
+    group.throughput(Throughput::Bytes(dropout::cost(N * C, 4).bytes as u64));
+    group.bench_function("dropout", |b| b.iter(|| dev.dropout(&mut y, &x, at, N * C)));
+    group.finish();
+}
+
+fn reduce(c: &mut Criterion) {
+    let dev = CPU();
+    let len = 1 << 22;
+    let (mut grads, sums, mut control) = (random(len), vec![1.0; 3], vec![0.0; reduce::CONTROL]);
+    let mut group = c.benchmark_group("reduce");
+    group.throughput(Throughput::Bytes(reduce::cost(len, 4).bytes as u64));
+    group.bench_function("judge", |b| b.iter(|| dev.judge(&mut control, &grads, &sums)));
+    group.bench_function("zero_acc", |b| b.iter(|| dev.zero_acc(&mut grads)));
+    group.finish();
+}
+
 criterion_group! {
     name = families;
     config = Criterion::default().sample_size(10);
-    targets = linear, attention, norm, activation, embed, loss, optimizer
+    targets = linear, attention, norm, activation, embed, loss, optimizer, rope, gather, dropout,
+        reduce
 }
 criterion_main!(families);

@@ -335,4 +335,6 @@ fn a_checkpoint_that_does_not_fit_leaves_the_earlier_ones() {
     assert!(state(&path) == state(&lab.path("whole")));
     assert_eq!(steps(&path), (1..=60).collect::<Vec<_>>());
     assert!(run(&mut lab.resume("full")).status.success(), "a finished run resumes to its end");
+    let log = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("\"samples\"")).count(), 1);
 }

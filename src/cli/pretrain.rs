@@ -114,13 +114,10 @@ pub fn run(args: PretrainArgs) -> Result<()> {
         (RunFolder::create(&out, &config, args.force)?, config)
     };
     let began = Instant::now();
-    let data = Prepared::new(&config, &folder.data())?;
-    for note in &data.notes {
-        // As with what is told.
-        let _ = writeln!(stderr(), "{note}");
-    }
+    let data = Prepared::open(&config, &folder.data())?;
+    data.notes.iter().for_each(|text| note(text));
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let job = Job { args: &args, config: &config, folder: &folder, data: &data, began };
+    let job = Job { args: &args, config: &config, folder: &folder, data, began };
     if let Some(place) = config.device.place() {
         return job.train_on_gpu(gpu::open(place, Kernels::Fast)?);
     }
@@ -135,13 +132,13 @@ struct Job<'a> {
     args: &'a PretrainArgs,
     config: &'a Config,
     folder: &'a RunFolder,
-    data: &'a Prepared,
+    data: Prepared,
     began: Instant,
 }
 
 impl Job<'_> {
     /// With all memory taken before the first step.
-    fn train_on_gpu(&self, dev: Gpu) -> Result<()> {
+    fn train_on_gpu(self, dev: Gpu) -> Result<()> {
         let capacity = self.data.capacity(self.config.micro());
         if let Err(why) = kernels::supports(&self.data.arch) {
             bail!("{why}; or train on the CPU, with --device cpu");
@@ -150,9 +147,13 @@ impl Job<'_> {
         self.train(dev)
     }
 
-    fn train<D: Device>(&self, dev: D) -> Result<()> {
-        let (config, data) = (self.config, self.data);
+    fn train<D: Device>(mut self, dev: D) -> Result<()> {
+        // The plan first: what it refuses needs no batches.
         self.show_plan(&dev)?;
+        if let Some(text) = self.data.hold_out(self.config)? {
+            note(&text);
+        }
+        let (config, data) = (self.config, &self.data);
         let dev = Meter::new(dev);
         let capacity = data.capacity(config.micro());
         let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay)?;
@@ -174,7 +175,9 @@ impl Job<'_> {
             let items = samples(&predictor, data)?;
             show(&items);
             let step = session.step();
-            session.telemetry.record(&Record::Samples(SamplesRecord { step, items }))?;
+            if session.sampled != Some(step) {
+                session.telemetry.record(&Record::Samples(SamplesRecord { step, items }))?;
+            }
         }
         session.telemetry.progress.finish();
         let report = report::write(&self.folder.path, None)?;
@@ -249,6 +252,12 @@ impl Job<'_> {
 /// Prints a line. A reader that has gone is no reason to stop training.
 fn tell(line: impl Display) {
     let _ = say(line);
+}
+
+/// Prints a line beside what is told.
+fn note(text: &str) {
+    // As with what is told.
+    let _ = writeln!(stderr(), "{text}");
 }
 
 /// Filled-in words, or continued text, for people.

@@ -45,9 +45,17 @@ pub enum PrepareError {
 }
 
 impl Prepared {
-    /// Opens (or, for text, first makes) the data that `config` names. `folder` is where tokens of
-    /// text are kept.
+    /// [`Prepared::open`], then [`Prepared::hold_out`].
     pub fn new(config: &Config, folder: &Path) -> Result<Prepared, PrepareError> {
+        let mut data = Prepared::open(config, folder)?;
+        let note = data.hold_out(config)?;
+        data.notes.extend(note);
+        Ok(data)
+    }
+
+    /// Opens (or, for text, first makes) the data that `config` names. `folder` is where tokens of
+    /// text are kept. Makes no batch yet.
+    pub fn open(config: &Config, folder: &Path) -> Result<Prepared, PrepareError> {
         let mut notes = Vec::new();
         let mut dataset = dataset(config, folder, &mut notes)?;
         let tokenizer = dataset.tokenizer.take();
@@ -71,16 +79,23 @@ impl Prepared {
         let loader = Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
         let epoch = loader.epoch();
         notes.push(epoch.to_string());
-        let heldout = match loader.heldout(config.train.eval_tokens) {
+        let (heldout, baseline, ids) = (Vec::new(), None, ids(&specials));
+        Ok(Prepared { loader, tokenizer, arch, ids, heldout, baseline, notes })
+    }
+
+    /// Makes the held-out batches and their baseline; says so where there are none.
+    pub fn hold_out(&mut self, config: &Config) -> Result<Option<String>, PrepareError> {
+        self.heldout = match self.loader.heldout(config.train.eval_tokens) {
             Ok(batches) => batches,
             Err(LoaderError::NoHeldout) => {
-                notes.push("no held-out documents: held-out losses are left out".into());
-                Vec::new()
+                let note = "no held-out documents: held-out losses are left out";
+                return Ok(Some(note.into()));
             }
             Err(error) => return Err(error.into()),
         };
-        let baseline = (!heldout.is_empty()).then(|| loader.unigram_nll(&heldout));
-        Ok(Prepared { loader, tokenizer, arch, ids: ids(&specials), heldout, baseline, notes })
+        let some = !self.heldout.is_empty();
+        self.baseline = some.then(|| self.loader.unigram_nll(&self.heldout));
+        Ok(None)
     }
 
     /// The most that a micro-batch of these data holds.

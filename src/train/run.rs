@@ -69,6 +69,8 @@ pub struct Session<'a, D: Device> {
     since: Instant,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
+    /// The step of the newest samples in the log.
+    pub sampled: Option<u64>,
 }
 
 impl<'a, D: Device> Session<'a, D> {
@@ -105,8 +107,12 @@ impl<'a, D: Device> Session<'a, D> {
         checkpoint::load(dev, &mut trainer, &dir, &progress)?;
         checkpoint::settle(&checkpoints, &progress, run.config.train.keep)?;
         let steps = run.config.train.steps;
-        let (telemetry, _) = Telemetry::resume(&run.folder.path, steps, progress.step)?;
+        let (telemetry, log) = Telemetry::resume(&run.folder.path, steps, progress.step)?;
         let mut session = Session::of(dev, run, trainer, progress, telemetry);
+        session.sampled = log.records.iter().rev().find_map(|record| match record {
+            Record::Samples(samples) => Some(samples.step),
+            _ => None,
+        });
         for what in passed_over {
             session.note(format!("a checkpoint was passed over: {what}"))?;
         }
@@ -123,7 +129,16 @@ impl<'a, D: Device> Session<'a, D> {
     ) -> Self {
         telemetry.progress.baseline = run.data.baseline;
         let saved = (progress.step > 0).then_some(progress.step);
-        Session { dev, run, trainer, progress, telemetry, since: Instant::now(), saved }
+        Session {
+            dev,
+            run,
+            trainer,
+            progress,
+            telemetry,
+            since: Instant::now(),
+            saved,
+            sampled: None,
+        }
     }
 
     /// Steps taken, those of earlier sessions included.

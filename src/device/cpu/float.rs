@@ -12,15 +12,16 @@ use bytemuck::Pod;
 use half::bf16;
 
 use super::HostElement;
+#[cfg(target_arch = "x86_64")]
+use super::kernel;
+use super::product::{Mat, product_by_crate};
 use crate::device::Format;
+use crate::ops::Into;
 
 /// A type to compute in.
 pub trait Float:
-    Pod
-    + Send
-    + Sync
+    Element<Acc = Self>
     + PartialOrd
-    + HostElement<Host = f64>
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -33,7 +34,6 @@ pub trait Float:
     const ZERO: Self;
     const ONE: Self;
     const NEG_INFINITY: Self;
-    const FORMAT: Format;
 
     fn of(value: f64) -> Self;
     fn to_f64(self) -> f64;
@@ -45,13 +45,21 @@ pub trait Float:
     fn tanh(self) -> Self;
     fn erf(self) -> Self;
     fn is_finite(self) -> bool;
+
+    /// y [m, n] = or += a [m, k] b [k, n], all sizes above zero.
+    fn product<E, F>(y: &mut [Self], a: Mat<E>, b: Mat<F>, into: Into)
+    where
+        E: Element<Acc = Self>,
+        F: Element<Acc = Self>,
+    {
+        product_by_crate(y, a, b, into);
+    }
 }
 
 impl Float for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;
-    const FORMAT: Format = Format::F64;
 
     #[inline(always)]
     fn of(value: f64) -> f64 {
@@ -99,7 +107,6 @@ impl Float for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
-    const FORMAT: Format = Format::F32;
 
     #[inline(always)]
     fn of(value: f64) -> f32 {
@@ -206,6 +213,18 @@ impl Float for f32 {
     fn is_finite(self) -> bool {
         f32::is_finite(self)
     }
+
+    fn product<E, F>(y: &mut [f32], a: Mat<E>, b: Mat<F>, into: Into)
+    where
+        E: Element<Acc = f32>,
+        F: Element<Acc = f32>,
+    {
+        #[cfg(target_arch = "x86_64")]
+        if kernel::suits() {
+            return kernel::product(y, a, b, into);
+        }
+        product_by_crate(y, a, b, into);
+    }
 }
 
 /// A type to store.
@@ -232,7 +251,7 @@ pub trait Element: Pod + Send + Sync + HostElement<Host = f64> {
 }
 
 macro_rules! computed_as_stored {
-    ($float:ty, $name:literal) => {
+    ($float:ty, $name:literal, $format:expr) => {
         impl HostElement for $float {
             type Host = f64;
 
@@ -250,7 +269,7 @@ macro_rules! computed_as_stored {
         impl Element for $float {
             type Acc = $float;
             const NAME: &'static str = $name;
-            const FORMAT: Format = <$float as Float>::FORMAT;
+            const FORMAT: Format = $format;
 
             #[inline(always)]
             fn wide(self) -> $float {
@@ -274,8 +293,8 @@ macro_rules! computed_as_stored {
     };
 }
 
-computed_as_stored!(f64, "f64");
-computed_as_stored!(f32, "f32");
+computed_as_stored!(f64, "f64", Format::F64);
+computed_as_stored!(f32, "f32", Format::F32);
 
 impl HostElement for bf16 {
     type Host = f64;

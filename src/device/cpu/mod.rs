@@ -5,6 +5,8 @@
 //! order, so results are bitwise equal however many threads run.
 
 pub mod float;
+#[cfg(target_arch = "x86_64")]
+mod kernel;
 pub mod product;
 
 use std::marker::PhantomData;
@@ -38,16 +40,36 @@ impl<E: Element> Memory for Cpu<E> {
     }
 
     fn x(&self, _: Class, len: usize) -> Vec<E> {
-        bytemuck::zeroed_vec(len)
+        zeros(len)
     }
 
     fn acc(&self, _: Class, len: usize) -> Vec<E::Acc> {
-        bytemuck::zeroed_vec(len)
+        zeros(len)
     }
 
     fn int(&self, _: Class, len: usize) -> Vec<i32> {
         vec![0; len]
     }
+}
+
+/// Zeros, of large tensors in pages of 2 MiB where the system has them to give: rows of products
+/// lie a page or more apart, and each look-up of a page that the TLB lacks costs a walk.
+fn zeros<T: bytemuck::Zeroable>(len: usize) -> Vec<T> {
+    let tensor: Vec<T> = bytemuck::zeroed_vec(len);
+    #[cfg(target_os = "linux")]
+    {
+        const HUGE: usize = 2 << 20;
+        let start = tensor.as_ptr().addr();
+        let (first, end) =
+            (start.next_multiple_of(HUGE), (start + size_of_val(&*tensor)) / HUGE * HUGE);
+        if first < end {
+            let at = tensor.as_ptr().with_addr(first) as *mut libc::c_void;
+            // SAFETY: whole pages inside the tensor; the advice changes neither contents nor
+            // validity. Where it is refused, small pages serve.
+            unsafe { libc::madvise(at, end - first, libc::MADV_HUGEPAGE) };
+        }
+    }
+    tensor
 }
 
 /// What one element of a CPU tensor looks like to the host.

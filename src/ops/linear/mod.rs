@@ -12,7 +12,7 @@ use super::activation::Activation;
 use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
-use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
+use crate::device::cpu::{Cpu, Element, Float, for_row_blocks, rows_per_task};
 pub(super) use gpu::Rows;
 pub use gpu::supports;
 
@@ -117,22 +117,17 @@ impl<E: Element> LinearOps for Cpu<E> {
         activation: Activation,
         rows: usize,
     ) {
-        let weights = Wide::of(params, at);
-        let task = product_rows(rows);
-        y[..rows * at.n_out]
-            .par_chunks_mut(task * at.n_out)
-            .zip(pre[..rows * at.n_out].par_chunks_mut(task * at.n_out))
-            .zip(x[..rows * at.n_in].par_chunks(task * at.n_in))
-            .for_each(|((y, pre), x)| {
-                weights.forward(pre, x, at);
-                let mut act = vec![E::Acc::ZERO; at.n_out];
-                for (y, pre) in y.chunks_exact_mut(at.n_out).zip(pre.chunks_exact(at.n_out)) {
-                    activation.map(&mut act, pre);
-                    for (y, &act) in y.iter_mut().zip(&act) {
-                        *y = E::round(act);
-                    }
+        let (n, len) = (at.n_out, rows * at.n_out);
+        linear_rows(&mut pre[..len], &x[..rows * at.n_in], params, at);
+        for_row_blocks(&mut y[..len], n, |first, y| {
+            let mut act = vec![E::Acc::ZERO; n];
+            for (y, pre) in y.chunks_exact_mut(n).zip(pre[first * n..].chunks_exact(n)) {
+                activation.map(&mut act, pre);
+                for (y, &act) in y.iter_mut().zip(&act) {
+                    *y = E::round(act);
                 }
-            });
+            }
+        });
     }
 
     fn linear_dx(
@@ -145,7 +140,7 @@ impl<E: Element> LinearOps for Cpu<E> {
         into: Into,
     ) {
         let dx = &mut dx[..rows * at.n_in];
-        linear_dx_rows(dx, &dy[..rows * at.n_out], params, at, into);
+        linear_dx_rows(dx, &dy[..rows * at.n_out], params, at, into, |_, _| {});
     }
 
     fn linear_dx_act(
@@ -158,24 +153,17 @@ impl<E: Element> LinearOps for Cpu<E> {
         activation: Activation,
         rows: usize,
     ) {
-        let weights = Wide::of(params, at);
-        let task = product_rows(rows);
-        dpre[..rows * at.n_in]
-            .par_chunks_mut(task * at.n_in)
-            .zip(dy[..rows * at.n_out].par_chunks(task * at.n_out))
-            .zip(pre[..rows * at.n_in].par_chunks(task * at.n_in))
-            .for_each(|((dpre, dy), pre)| {
-                E::with_wide(dpre, |dpre| {
-                    weights.backward(dpre, dy, at, Into::Set);
-                    let mut slope = vec![E::Acc::ZERO; at.n_in];
-                    for (d, pre) in dpre.chunks_exact_mut(at.n_in).zip(pre.chunks_exact(at.n_in)) {
-                        activation.map_derivative(&mut slope, pre);
-                        for (d, &slope) in d.iter_mut().zip(&slope) {
-                            *d *= slope;
-                        }
-                    }
-                });
-            });
+        let n = at.n_in;
+        let dpre = &mut dpre[..rows * n];
+        linear_dx_rows(dpre, &dy[..rows * at.n_out], params, at, Into::Set, |first, dpre| {
+            let mut slope = vec![E::Acc::ZERO; n];
+            for (d, pre) in dpre.chunks_exact_mut(n).zip(pre[first * n..].chunks_exact(n)) {
+                activation.map_derivative(&mut slope, pre);
+                for (d, &slope) in d.iter_mut().zip(&slope) {
+                    *d *= slope;
+                }
+            }
+        });
     }
 
     fn linear_dw(
@@ -217,87 +205,60 @@ fn product_rows(rows: usize) -> usize {
     rows.div_ceil(4).clamp(16, 1024)
 }
 
-/// A layer's weights in the type that products compute in.
-struct Wide<'a, A: Clone> {
-    weight: std::borrow::Cow<'a, [A]>,
-    bias: Option<std::borrow::Cow<'a, [A]>>,
-}
-
-impl<'a, A: Float> Wide<'a, A> {
-    fn of<E: Element<Acc = A>>(params: &'a [E], at: &Linear) -> Self {
-        Wide {
-            weight: E::widen(&params[at.weight.range()]),
-            bias: at.bias.map(|b| E::widen(&params[b.range()])),
-        }
-    }
-
-    /// y = x Wᵀ + b on one task's rows.
-    fn forward<E: Element<Acc = A>>(&self, y: &mut [E], x: &[E], at: &Linear) {
-        let rows = x.len() / at.n_in;
-        let x = E::widen(x);
-        let w = Mat::new(&self.weight, at.n_out, at.n_in).t();
+/// y = x Wᵀ + b over all rows of the slices, in parallel.
+pub(super) fn linear_rows<E: Element>(y: &mut [E], x: &[E], params: &[E], at: &Linear) {
+    let task = product_rows(x.len() / at.n_in);
+    let w = Mat::new(&params[at.weight.range()], at.n_out, at.n_in).t();
+    y.par_chunks_mut(task * at.n_out).zip(x.par_chunks(task * at.n_in)).for_each(|(y, x)| {
         E::with_wide(y, |y| {
-            product(y, Mat::new(&x, rows, at.n_in), w, Into::Set);
-            if let Some(bias) = &self.bias {
-                for y in y.chunks_exact_mut(at.n_out) {
-                    for (y, &b) in y.iter_mut().zip(bias.iter()) {
-                        *y += b;
-                    }
+            product(y, Mat::new(x, x.len() / at.n_in, at.n_in), w, Into::Set);
+            let Some(bias) = at.bias else { return };
+            for y in y.chunks_exact_mut(at.n_out) {
+                for (y, b) in y.iter_mut().zip(&params[bias.range()]) {
+                    *y += b.wide();
                 }
             }
         });
-    }
-
-    /// dx = or += dy W on one task's rows.
-    fn backward<E: Element<Acc = A>>(&self, dx: &mut [A], dy: &[E], at: &Linear, into: Into) {
-        let rows = dy.len() / at.n_out;
-        let dy = E::widen(dy);
-        let w = Mat::new(&self.weight, at.n_out, at.n_in);
-        product(dx, Mat::new(&dy, rows, at.n_out), w, into);
-    }
+    });
 }
 
-/// y = x Wᵀ + b over all rows of the slices, in parallel.
-pub(super) fn linear_rows<E: Element>(y: &mut [E], x: &[E], params: &[E], at: &Linear) {
-    let weights = Wide::of(params, at);
-    let task = product_rows(x.len() / at.n_in);
-    y.par_chunks_mut(task * at.n_out)
-        .zip(x.par_chunks(task * at.n_in))
-        .for_each(|(y, x)| weights.forward(y, x, at));
-}
-
-/// dx = or += dy W over all rows of the slices, in parallel.
+/// dx = or += dy W over all rows of the slices, in parallel; `finish(first row, rows of dx)` may
+/// change them before they are rounded.
 pub(super) fn linear_dx_rows<E: Element>(
     dx: &mut [E],
     dy: &[E],
     params: &[E],
     at: &Linear,
     into: Into,
+    finish: impl Fn(usize, &mut [E::Acc]) + Sync + Send,
 ) {
-    let weights = Wide::of(params, at);
     let task = product_rows(dy.len() / at.n_out);
-    dx.par_chunks_mut(task * at.n_in)
-        .zip(dy.par_chunks(task * at.n_out))
-        .for_each(|(dx, dy)| E::with_wide(dx, |dx| weights.backward(dx, dy, at, into)));
+    let w = Mat::new(&params[at.weight.range()], at.n_out, at.n_in);
+    let tasks = dx.par_chunks_mut(task * at.n_in).zip(dy.par_chunks(task * at.n_out)).enumerate();
+    tasks.for_each(|(t, (dx, dy))| {
+        E::with_wide(dx, |dx| {
+            product(dx, Mat::new(dy, dy.len() / at.n_out, at.n_out), w, into);
+            finish(t * task, dx);
+        });
+    });
 }
 
 /// dW += dyᵀ x, db += Σ dy over all rows of the slices. Tasks share out the rows of W, so that
 /// each sum over tokens belongs to one task; they are large, because each packs all of x anew.
 pub(super) fn linear_dw_rows<E: Element>(grads: &mut [E::Acc], dy: &[E], x: &[E], at: &Linear) {
     let rows = x.len() / at.n_in;
-    let (dy, x) = (E::widen(dy), E::widen(x));
     let tasks = at.n_out.div_ceil(256).next_multiple_of(2);
     let task = at.n_out.div_ceil(tasks);
     grads[at.weight.range()].par_chunks_mut(task * at.n_in).enumerate().for_each(|(t, dw)| {
         let m = dw.len() / at.n_in;
         let dy = Mat::strided(&dy[t * task..], rows, m, at.n_out).t();
-        product(dw, dy, Mat::new(&x, rows, at.n_in), Into::Add);
+        product(dw, dy, Mat::new(x, rows, at.n_in), Into::Add);
     });
     if let Some(bias) = at.bias {
         let columns = |t: usize, db: &mut [E::Acc]| {
             for dy in dy.chunks_exact(at.n_out) {
-                for (db, &dy) in db.iter_mut().zip(&dy[t * task..]) {
-                    *db += dy;
+                for (db, dy) in db.iter_mut().zip(&dy[t * task..]) {
+                    *db += dy.wide();
                 }
             }
         };

@@ -87,7 +87,7 @@ impl<E: Element> LossOps for Cpu<E> {
             }
             if let Some(train) = &mut train {
                 let dx = &mut train.dx[first * c..(first + rows) * c];
-                linear_dx_rows(dx, logits, params, at, Into::Set);
+                linear_dx_rows(dx, logits, params, at, Into::Set, |_, _| {});
                 linear_dw_rows(train.grads, logits, x, at);
             }
         }
