@@ -3,7 +3,7 @@
 //! | library | kernels | finds |
 //! |---|---|---|
 //! | `plain` | -O2 | wrong results, deadlocks |
-//! | `check` | with the calls that -fsanitize=thread puts at each access; the emulator answers them | races |
+//! | `check` | -fsanitize=thread, whose calls at each access the emulator answers | races |
 //! | `asan` | with AddressSanitizer | stray accesses |
 //!
 //! The compiler is `CXX`, else the first of c++, g++ and clang++ that works.

@@ -58,14 +58,19 @@ template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(bf16* tile_smem, const bf16* gmem, int stride,
                                           int rows) {
     constexpr int CHUNKS = D / 8;
+    // Where the threads cover whole rows at a time, a thread stays in its column.
+    constexpr bool WHOLE_ROWS = THREADS % CHUNKS == 0;
+    const int first_row = threadIdx.x / CHUNKS, first_column = threadIdx.x % CHUNKS * 8;
 #pragma unroll
     for (int i = 0; i < ROWS * CHUNKS; i += THREADS) {
         const int chunk = threadIdx.x + i;
         if (ROWS * CHUNKS % THREADS != 0 && chunk >= ROWS * CHUNKS) break;
-        const int row = chunk / CHUNKS, column = chunk % CHUNKS * 8;
+        const int row = WHOLE_ROWS ? first_row + i / CHUNKS : chunk / CHUNKS;
+        const int column = WHOLE_ROWS ? first_column : chunk % CHUNKS * 8;
         const bool exists = row < rows;
+        const int offset = WHOLE_ROWS ? first_row * stride + i / CHUNKS * stride : row * stride;
         ptx::cp_async16(tile_smem + row * STRIDE<D> + column,
-                        gmem + (exists ? row * stride : 0) + column, exists ? 16 : 0);
+                        gmem + (exists ? offset : 0) + column, exists ? 16 : 0);
     }
 }
 

@@ -14,7 +14,7 @@
 //   1. delta: stats [H, N] of (lse log2 e, δ), as the other two read them.
 //   2. keys: a block takes a tile of keys and goes through the queries that see it. Scores are
 //      computed transposed, keys × queries, so that p̃ᵀ and dsᵀ are left operands of dv and dk as
-//      they lie in registers. Rows beyond the sequence have lse = +∞, hence p = 0.
+//      they lie in registers.
 //   3. queries: a block takes a tile of queries and goes through its keys, for dq alone.
 // Stages, bands and dropout as in the forward.
 // The third computes the scores again: seven products in place of five. The alternative is to add
@@ -70,7 +70,8 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
     bf16* k_smem = reinterpret_cast<bf16*>(shared);     // [KEYS, D]
     bf16* v_smem = k_smem + KEYS * STRIDE<D>;           // [KEYS, D]
     bf16* q_smem = v_smem + KEYS * STRIDE<D>;           // 2 stages of q and do [QUERIES, D]
-    SHARED_ARRAY(float2, stats_smem, 2 * QUERIES);      // 2 stages
+    SHARED_ARRAY(float4, pairs_smem, QUERIES + 2);      // 2 stages of pairs of stats
+    float2* stats_smem = reinterpret_cast<float2*>(pairs_smem);
 
     // Early tiles first: under a causal mask most queries see them.
     const Tile tile = find_tile<KEYS>(cu_seqlens, sequences, blockIdx.x);
@@ -79,20 +80,23 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
     const size_t stride = 3 * width;
     const bf16* q_gmem = qkv + tile.first * stride + head * D;
     const bf16* d_o_gmem = d_o + size_t(tile.first) * width + head * D;
+    // Copied in pairs: where the first is odd, so is its place in shared memory.
     const float2* stats_gmem = stats + size_t(head) * rows + tile.first;
+    const int odd = (size_t(head) * rows + tile.first) % 2;
 
     const int begin = max(tile.start - band.ahead, 0) / QUERIES * QUERIES;
     const int end = min(min(tile.start + KEYS, tile.length) + band.behind, tile.length);
-    float2 next_stats;  // of the tile that is being loaded
     const auto load_queries = [&](int query) {
-        bf16* to = q_smem + query / QUERIES % 2 * (2 * QUERIES * STRIDE<D>);
-        const int left = tile.length - query;
+        const int stage = query / QUERIES % 2, left = tile.length - query;
+        bf16* to = q_smem + stage * (2 * QUERIES * STRIDE<D>);
         load_tile<D, QUERIES, B::THREADS>(to, q_gmem + query * stride, stride, left);
         load_tile<D, QUERIES, B::THREADS>(to + QUERIES * STRIDE<D>,
                                           d_o_gmem + size_t(query) * width, width, left);
+        const int pair = 2 * thread - odd, exist = min(max(left - pair, 0), 2);
+        if (pair < QUERIES)
+            ptx::cp_async16(stats_smem + stage * (QUERIES + 2) + 2 * thread,
+                            stats_gmem + query + (exist > 0 ? pair : -odd), exist * 8);
         ptx::cp_async_commit();
-        next_stats = thread < min(left, QUERIES) ? stats_gmem[query + thread]
-                                                 : make_float2(INFINITY, 0.0f);
     };
     const bf16* k_gmem = q_gmem + width + tile.start * stride;
     load_tile<D, KEYS, B::THREADS>(k_smem, k_gmem, stride, tile.length - tile.start);
@@ -108,7 +112,6 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
     clear(dv);
     for (int query = begin; query < end; query += QUERIES) {
         const int stage = query / QUERIES % 2;
-        if (thread < QUERIES) stats_smem[stage * QUERIES + thread] = next_stats;
         ptx::cp_async_wait<0>();
         __syncthreads();
         if (query + QUERIES < end) load_queries(query + QUERIES);
@@ -117,7 +120,7 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
         if (!seen.any) continue;
         const bf16* queries_smem = q_smem + stage * (2 * QUERIES * STRIDE<D>);
         const bf16* d_o_smem = queries_smem + QUERIES * STRIDE<D>;
-        const float2* column_stats = stats_smem + stage * QUERIES + lane % 4 * 2;
+        const float2* column_stats = stats_smem + stage * (QUERIES + 2) + odd + lane % 4 * 2;
         const unsigned mask_row = unsigned(tile.first + query) * heads + head;
         const unsigned kept = kept_of_tile<M, N, true>(dropout, mask_row, heads, row);
 
@@ -127,17 +130,16 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
         multiply_transposed<M, N, D>(ds, v_smem + own, d_o_smem);
 #pragma unroll
         for (int n = 0; n < N; n++) {
-            const float4 stat = *reinterpret_cast<const float4*>(column_stats + n * 8);
-            const float lse2[2] = {stat.x, stat.z}, delta[2] = {stat.y, stat.w};
+            const float2 stat[2] = {column_stats[n * 8], column_stats[n * 8 + 1]};
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const float x = ptx::exp2_approx(fmaf(p[m][n][i], scale * LOG2E, -lse2[i % 2]));
+                    const float x = ptx::exp2_approx(fmaf(p[m][n][i], scale * LOG2E, -stat[i % 2].x));
                     const bool keep = kept >> (4 * (m * N + n) + i) & 1;
                     const float dp = keep ? ds[m][n][i] * dropout.keep : 0.0f;
                     p[m][n][i] = keep ? x : 0.0f;
-                    ds[m][n][i] = x * (dp - delta[i % 2]);
+                    ds[m][n][i] = x * (dp - stat[i % 2].y);
                 }
         }
         multiply_add<M, N, D>(dv, p, d_o_smem);

@@ -69,12 +69,14 @@ struct Panel {
         const int rows = MAJOR == Major::K ? operand.outer : k_end;
         const int columns = MAJOR == Major::K ? k_end : operand.outer;
         const int bytes = max(0, min(8, columns - column)) * int(sizeof(bf16));
+        // Where nothing is read, the address does not matter.
+        const bf16* from_gmem = operand.gmem + size_t(first_row) * operand.stride + column;
+        const size_t step = ROWS_AT_ONCE * operand.stride;
 #pragma unroll
-        for (int i = 0; i < ROWS; i += ROWS_AT_ONCE) {
-            const bool exists = bytes > 0 && first_row + i < rows;
-            const size_t from = exists ? size_t(first_row + i) * operand.stride + column : 0;
-            ptx::cp_async16(panel_smem + offset(first + i, chunk), operand.gmem + from,
-                            exists ? bytes : 0);
+        for (int i = 0; i < ROWS / ROWS_AT_ONCE; i++) {
+            const int row = i * ROWS_AT_ONCE;
+            ptx::cp_async16(panel_smem + offset(first + row, chunk), from_gmem + i * step,
+                            first_row + row < rows ? bytes : 0);
         }
     }
 

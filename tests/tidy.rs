@@ -84,6 +84,8 @@ fn every_unsafe_says_why_it_is_sound() {
         for (i, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             let word = |w: &str| w == "unsafe" || w.ends_with("(unsafe");
+            // The type of a function is no use of one.
+            let code = code.replace("unsafe extern \"C\" fn(", "");
             if !code.split_whitespace().any(word) || path.ends_with("tests/tidy.rs") {
                 continue;
             }

@@ -132,8 +132,8 @@ impl RunFolder {
         }
     }
 
-    /// Removes what a run writes, and nothing else; the configuration last, so that a clearing cut
-    /// short can be done again.
+    /// Removes what a run writes, and nothing else. The configuration stays until another is
+    /// renamed over it, so that a start cut short at any moment can be made again.
     fn clear(&self) -> Result<(), FolderError> {
         let io = |source| FolderError::Io { path: self.path.clone(), source };
         let gone = |result: io::Result<()>| match result {
@@ -150,6 +150,6 @@ impl RunFolder {
                 gone(fs::remove_file(entry.path()))?;
             }
         }
-        gone(fs::remove_file(self.path.join(CONFIG)))
+        Ok(())
     }
 }

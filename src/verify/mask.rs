@@ -21,7 +21,11 @@ impl<D: MaskOps> Check<D> for Mask {
         let n = self.tokens;
         let ids = int(dev, &draw.below(n, VOCAB));
         // Ids 0 to 4 are special; of the rest, two in three begin a word.
-        let flag = |id: usize| if id < 5 { SPECIAL } else { u8::from(id % 3 != 0) * WORD_START };
+        let flag = |id: usize| match id {
+            0..5 => SPECIAL,
+            _ if id.is_multiple_of(3) => 0,
+            _ => WORD_START,
+        };
         let flags: Vec<u8> = (0..VOCAB).map(flag).collect();
         let on_device = int(dev, &flags.iter().map(|&f| i32::from(f)).collect::<Vec<_>>());
         let positions: Vec<i32> = (0..n).map(|i| (i % 41) as i32).collect();

@@ -89,8 +89,10 @@ pub struct Verifier<'a> {
     each: &'a mut dyn FnMut(&Row),
 }
 
+type Family = (&'static str, fn(&mut Verifier));
+
 /// Families by the name of their module in `ops`, with their checks.
-const FAMILIES: &[(&str, fn(&mut Verifier))] = &[
+const FAMILIES: &[Family] = &[
     ("linear", linear::linear),
     ("loss", loss::loss),
     ("dropout", elementwise::dropout),
