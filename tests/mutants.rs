@@ -64,13 +64,11 @@ fn library(mutant: &Mutant, build: &str, folder: &Path) -> PathBuf {
     let mut link = compiler();
     link.args(["-shared", "-Wl,-Bsymbolic"]).arg(&object);
     let skip = format!("{}.o", mutant.file);
-    for part in [build, "runtime"] {
-        for entry in fs::read_dir(objects().join(part)).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.ends_with(".o") && name != skip {
-                link.arg(path);
-            }
+    for entry in fs::read_dir(objects().join(build)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".o") && name != skip {
+            link.arg(path);
         }
     }
     run(link.args(["-lpthread", "-ldl", "-o"]).arg(&library), &what);

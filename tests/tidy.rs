@@ -86,6 +86,8 @@ fn every_unsafe_says_why_it_is_sound() {
             let word = |w: &str| w == "unsafe" || w.ends_with("(unsafe");
             // The type of a function is no use of one.
             let code = code.replace("unsafe extern \"C\" fn(", "");
+            // An implementation's promise is its trait's.
+            let code = code.replace("    unsafe fn launch(", "");
             if !code.split_whitespace().any(word) || path.ends_with("tests/tidy.rs") {
                 continue;
             }

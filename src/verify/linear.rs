@@ -1,4 +1,4 @@
-//! Checks of the products: three layouts, every epilogue, every tile, splits of the inner dimension.
+//! Checks of the products: three layouts, every epilogue, every tile, splits of the inner sum.
 
 use super::draw::poisoned_x;
 use super::{Check, Draw, Kind, Output, Sizes, Verifier};

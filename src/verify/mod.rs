@@ -6,8 +6,8 @@
 //! kernels (y). With
 //!   e(y) = max_i |y_i − r_i| / (|r_i| + rms(r))
 //! a kernel passes if e(y) ≤ 2 e(p) + ε, ε an ulp: that of bf16 where the result is stored in it,
-//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). Where terms
-//! are rounded on the way, as a flash kernel rounds p and ds before their products, an element's
+//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). Where
+//! terms are rounded on the way, as a flash kernel rounds p and ds before their products, an element's
 //! error is of the size of its row's terms: there rms(r) is the row's, if that is larger. NaN never
 //! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
 

@@ -17,9 +17,9 @@ pub fn supports(at: &Linear) -> Result<(), String> {
     multiple("the width that the decoder reads", at.n_in, 8, usize::MAX)
 }
 
-/// How logits of `rows` rows lie in their scratch: elements from row to row, and rows at a time, all
-/// chunks alike. Rows are padded to 16 bytes. Few logits are not: a pair classifier's two would grow
-/// fourfold, and are quick in the naive kernels, which take any stride.
+/// How logits of `rows` rows lie in their scratch: elements from row to row, and rows at a time,
+/// all chunks alike. Rows are padded to 16 bytes. Few logits are not: a pair classifier's two would
+/// grow fourfold, and are quick in the naive kernels, which take any stride.
 fn layout(scratch: usize, v: usize, rows: usize) -> (usize, usize) {
     const FEW: usize = 64;
     let padded = v.next_multiple_of(8);
