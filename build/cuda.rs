@@ -137,21 +137,26 @@ pub fn build(
         return Err(said.join("\n"));
     }
     let mut problems = Vec::new();
-    let mut resources = String::from("file\tkernel\tarch\tregisters\tshared\tstack\tconstant\n");
+    let mut resources = String::from("module\tkernel\tarch\tregisters\tshared\tstack\tconstant\n");
     for outcome in &outcomes {
-        let source = outcome.source.display();
+        let (source, module) = (outcome.source.display(), stem(outcome));
         let report = Report::parse(&outcome.log);
         problems.extend(report.problems.iter().map(|p| format!("{source}: {p}")));
         for k in &report.kernels {
             let numbers = [k.registers, k.shared, k.stack, k.constant].map(|n| n.to_string());
             let (kernel, arch, numbers) = (&k.kernel, &k.arch, numbers.join("\t"));
-            writeln!(resources, "{source}\t{kernel}\t{arch}\t{numbers}").expect("to memory");
+            writeln!(resources, "{module}\t{kernel}\t{arch}\t{numbers}").expect("to memory");
         }
         let remarks = outcome.log.lines().filter(|line| line.contains("warning"));
         remarks.for_each(|line| println!("cargo::warning={line}"));
     }
     embed(&outcomes, &resources, out).map_err(|e| format!("{}: {e}", out.display()))?;
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+/// A file of kernels, without folder and extension.
+fn stem(outcome: &jobs::Outcome) -> String {
+    outcome.source.file_stem().expect("a kernel has a name").to_string_lossy().into_owned()
 }
 
 /// Embeds nothing.
@@ -184,21 +189,29 @@ fn job(nvcc: &Nvcc, host: &Compiler, source: &Path, chips: &[&str], out: &Path) 
     Job { output, command, inputs: vec![source.to_path_buf()], salt: nvcc.version.clone() }
 }
 
-/// Writes `kernels.rs`, which `src/device/gpu` includes, and `resources.tsv`, which it embeds.
+/// Writes `kernels.rs`, which `src/device/gpu/module.rs` includes, and `resources.tsv`, which it
+/// embeds.
 fn embed(modules: &[jobs::Outcome], resources: &str, out: &Path) -> std::io::Result<()> {
-    let mut code = String::from(
-        "/// Name of a file of kernels, and its fatbin.\n\
-         pub static MODULES: &[(&str, &[u8])] = &[\n",
-    );
-    for module in modules {
-        let stem = module.source.file_stem().expect("a kernel has a name").to_string_lossy();
-        writeln!(code, "    ({stem:?}, include_bytes!({:?})),", module.output).expect("to memory");
-    }
-    code.push_str(
-        "];\n\n/// What each kernel takes on each chip, as ptxas said: a table with a head.\n",
-    );
+    let images: String = modules
+        .iter()
+        .map(|module| {
+            let path = &module.output;
+            let image = format!("&Aligned(*include_bytes!({path:?}))");
+            format!("    ({:?}, {{ const I: &Aligned<[u8]> = {image}; &I.0 }}),\n", stem(module))
+        })
+        .collect();
+    let aligned = "/// The driver reads fatbins in words.\n\
+                   #[repr(C, align(16))]\n\
+                   struct Aligned<B: ?Sized>(B);\n\n";
+    let aligned = if modules.is_empty() { "" } else { aligned };
     let table = out.join("resources.tsv");
-    writeln!(code, "pub static RESOURCES: &str = include_str!({table:?});").expect("to memory");
+    let code = format!(
+        "{aligned}\
+         /// Name of a file of kernels, and its fatbin.\n\
+         pub static MODULES: &[(&str, &[u8])] = &[\n{images}];\n\n\
+         /// A row for each kernel on each chip, below a row of names.\n\
+         pub static RESOURCES: &str = include_str!({table:?});\n"
+    );
     fs::write(table, resources)?;
     fs::write(out.join("kernels.rs"), code)
 }

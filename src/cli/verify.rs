@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::say;
 use crate::device::gpu::emulator::{self, Build, Emulator, Modes, Order};
-use crate::device::gpu::{Gpu, Kernels};
+use crate::device::gpu::{self, Gpu, Kernels, Place};
 use crate::verify::{self, Request, Row, Sizes};
 
 /// Hold every kernel to the CPU reference
@@ -23,7 +23,7 @@ use crate::verify::{self, Request, Row, Sizes};
 pub struct VerifyArgs {
     /// Where the kernels run
     #[arg(long, value_enum, default_value = "emulator")]
-    pub device: On,
+    pub device: Place,
     /// One family of ops, e.g. attention
     #[arg(long, value_name = "FAMILY", value_parser = families())]
     pub op: Option<String>,
@@ -60,12 +60,6 @@ pub struct VerifyArgs {
     /// Write the table as JSON too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-}
-
-/// A device that runs kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum On {
-    Emulator,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,7 +99,8 @@ fn after_help() -> String {
     let families: Vec<&str> = families();
     format!(
         "Families: {}\n\nExamples:\n  warpwright verify\n  warpwright verify --op norm --build \
-         check --counters\n  warpwright verify --lazy --order random --seed 7",
+         check --counters\n  warpwright verify --lazy --order random --seed 7\n  warpwright verify \
+         --device cuda --json verified.json",
         families.join(", ")
     )
 }
@@ -125,7 +120,9 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     let seed = args.seed.unwrap_or_else(time_seed);
     let sizes = match args.sizes {
         Some(SizesArg::Full) => Sizes::Full,
-        Some(SizesArg::Small) | None => Sizes::Small,
+        Some(SizesArg::Small) => Sizes::Small,
+        None if args.device == Place::Cuda => Sizes::Full,
+        None => Sizes::Small,
     };
     say(format_args!("inputs from seed {seed}"))?;
     say(verify::heading())?;
@@ -138,11 +135,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         if !wanted {
             continue;
         }
-        let emulator = match &args.library {
-            Some(library) => Emulator::at(library, modes(&args))?,
-            None => Emulator::new(modes(&args))?,
-        };
-        let gpu = Gpu::new(Box::new(emulator), kernels);
+        let gpu = open(&args, kernels)?;
         let (only, repeats) = (args.op.as_deref(), args.repeats);
         let fail_fast = args.fail_fast;
         let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats, only, fail_fast };
@@ -168,6 +161,20 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     Ok(())
 }
 
+fn open(args: &VerifyArgs, kernels: Kernels) -> Result<Gpu> {
+    if args.device == Place::Cuda {
+        if modes(args) != Modes { seed: modes(args).seed, ..Modes::default() } {
+            bail!("--build, --order, --lazy and --counters are the emulator's");
+        }
+        return Ok(gpu::open(Place::Cuda, kernels)?);
+    }
+    let emulator = match &args.library {
+        Some(library) => Emulator::at(library, modes(args))?,
+        None => Emulator::new(modes(args))?,
+    };
+    Ok(Gpu::new(Box::new(emulator), kernels))
+}
+
 fn modes(args: &VerifyArgs) -> Modes {
     Modes {
         build: match args.build {
@@ -190,7 +197,7 @@ fn modes(args: &VerifyArgs) -> Modes {
 /// AddressSanitizer's library, if this process must first be started anew with it.
 fn wants_preload(args: &VerifyArgs) -> Option<OsString> {
     let library = OsString::from(emulator::asan_library()?);
-    let asan = matches!(args.build, BuildArg::Asan);
+    let asan = args.device == Place::Emulator && matches!(args.build, BuildArg::Asan);
     (asan && std::env::var_os("LD_PRELOAD").as_ref() != Some(&library)).then_some(library)
 }
 

@@ -8,11 +8,13 @@
 //! are kept, as CUDA itself keeps them: after the first one nothing runs any more, reads give
 //! zeros, and [`Memory::fault`] tells what happened. Whoever drives the device asks once a step.
 
+pub mod cuda;
 pub mod driver;
 pub mod dry;
 pub mod emulator;
 pub mod launch;
 pub(crate) mod limits;
+pub mod module;
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -47,7 +49,7 @@ pub enum Place {
 /// The GPU at a place; the error says why there is none.
 pub fn open(place: Place, kernels: Kernels) -> Result<Gpu> {
     let driver: Box<dyn Driver> = match place {
-        Place::Cuda => return Err(DriverError("no CUDA yet".into())),
+        Place::Cuda => Box::new(cuda::Cuda::new()?),
         Place::Emulator => Box::new(emulator::Emulator::new(emulator::Modes::default())?),
     };
     Ok(Gpu::new(driver, kernels))

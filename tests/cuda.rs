@@ -1,0 +1,362 @@
+//! The CUDA driver's side of [`Cuda`], on a machine without a GPU: against `cuda/driver.cpp`, a
+//! `libcuda.so` that runs kernels on the emulator and puts work off as long as the rules allow.
+//!
+//! A process loads a driver once, so each test runs again in a process of its own.
+
+use std::env;
+use std::ffi::c_void;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use warpwright::device::gpu::cuda::{Cuda, probe};
+use warpwright::device::gpu::driver::{Address, Driver, Launch, TileShape};
+use warpwright::device::gpu::{Gpu, Kernels, module};
+use warpwright::verify::{Request, Sizes, verify};
+
+/// The library of emulated kernels; empty where there was no C++ compiler.
+const EMULATOR: &str = env!("WARPWRIGHT_EMULATOR_PLAIN");
+
+/// Compiles the driver; its folder.
+fn driver() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda");
+        fs::create_dir_all(&folder).unwrap();
+        let compiler = env::var("CXX").unwrap_or("c++".into());
+        let mut words = compiler.split_whitespace();
+        // Under a name of this process, and renamed: another run may have the last one loaded.
+        let made = folder.join(format!("libcuda.{}", std::process::id()));
+        let built = Command::new(words.next().unwrap())
+            .args(words)
+            .args(["-std=c++17", "-Wall", "-shared", "-fPIC", "tests/cuda/driver.cpp", "-o"])
+            .args([&made])
+            .arg("-ldl")
+            .status();
+        assert!(built.unwrap().success());
+        fs::rename(made, folder.join("libcuda.so")).unwrap();
+        folder
+    })
+}
+
+/// Runs `body` in a process that finds the driver, with something wrong with it or not; what the
+/// driver logged. In that process itself, nothing comes back.
+fn on_driver(test: &str, wrong: &str, body: fn()) -> Option<String> {
+    if env::var_os("FAKE_CUDA").is_some() {
+        body();
+        return None;
+    }
+    if EMULATOR.is_empty() {
+        eprintln!("no C++ compiler, so no driver to test against");
+        return None;
+    }
+    let log = driver().join(format!("{test}.log"));
+    let _ = fs::remove_file(&log);
+    let ran = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env("LD_LIBRARY_PATH", driver())
+        .env("FAKE_CUDA", wrong)
+        .env("FAKE_EMULATOR", EMULATOR)
+        .env("FAKE_CUDA_LOG", &log)
+        .output()
+        .unwrap();
+    let said = [ran.stdout, ran.stderr].concat();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&said));
+    Some(fs::read_to_string(log).unwrap_or_default())
+}
+
+/// A GPU whose kernels are all in one module.
+fn gpu() -> Cuda {
+    #[repr(align(16))]
+    struct Image([u8; 16]);
+    static IMAGE: Image = Image([0; 16]);
+    Cuda::with_kernels(|kernel| (kernel != "lost").then_some(("all", &IMAGE.0[..]))).unwrap()
+}
+
+/// One block that runs `store_naive`: bf16 `to` of f32 `from`.
+fn store(gpu: &Cuda, to: Address, from: Address, len: u64, launch: Launch) -> Result<(), String> {
+    let params: [*const c_void; 3] =
+        [(&raw const to).cast(), (&raw const from).cast(), (&raw const len).cast()];
+    // SAFETY: the kernel takes two pointers and a 64-bit length, and the memory is as long.
+    unsafe { gpu.launch(&launch, &params) }.map_err(|e| e.0)
+}
+
+const STORE: Launch = Launch {
+    kernel: "store_naive",
+    grid: [1, 1, 1],
+    block: [256, 1, 1],
+    cluster: [1, 1, 1],
+    shared: 0,
+    cooperative: false,
+};
+
+fn upload_floats(gpu: &Cuda, values: &[f32]) -> Address {
+    let to = gpu.alloc(size_of_val(values), "test").unwrap();
+    gpu.upload(to, bytemuck::cast_slice(values)).unwrap();
+    to
+}
+
+#[test]
+fn a_machine_without_a_driver_is_told_so() {
+    // SAFETY: as the probe itself.
+    let present = unsafe { libloading::Library::new("libcuda.so.1") }.is_ok();
+    match probe::devices() {
+        Ok(devices) => assert!(present && !devices.is_empty()),
+        Err(why) => {
+            assert_eq!(why == probe::Unavailable::NoDriver, !present, "{why}");
+            assert!(why.to_string().len() > 40, "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_gpu_tells_its_properties() {
+    on_driver("a_gpu_tells_its_properties", "", || {
+        let devices = probe::devices().unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(&devices[0], gpu().properties());
+        assert_eq!((devices[0].capability, devices[0].processors), ((9, 0), 132));
+        assert_eq!((devices[0].shared_per_block, devices[0].memory), (227 * 1024, 8 << 30));
+    });
+}
+
+#[test]
+fn an_old_driver_is_refused() {
+    on_driver("an_old_driver_is_refused", "old", || is_refused(&["12.2", "release 580"]));
+}
+
+#[test]
+fn a_driver_without_a_gpu_is_told() {
+    on_driver("a_driver_without_a_gpu_is_told", "none", || {
+        is_refused(&["finds no GPU", "CUDA_VISIBLE_DEVICES"]);
+    });
+}
+
+#[test]
+fn an_old_gpu_is_refused() {
+    on_driver("an_old_gpu_is_refused", "turing", || is_refused(&["fake GPU", "7.5", "8.0"]));
+}
+
+#[test]
+fn a_busy_gpu_is_told() {
+    on_driver("a_busy_gpu_is_told", "busy", || is_refused(&["busy", "nvidia-smi"]));
+}
+
+/// The GPU cannot be used, for a reason that has these words.
+fn is_refused(words: &[&str]) {
+    let why = Cuda::with_kernels(|_| None).unwrap_err().to_string();
+    for word in words {
+        assert!(why.contains(word), "{why}");
+    }
+}
+
+#[test]
+fn copies_arrive_whole_and_in_order() {
+    let log = on_driver("copies_arrive_whole_and_in_order", "", || {
+        let gpu = gpu();
+        // More than two staging buffers, and not a multiple of one.
+        let bytes: Vec<u8> = (0..20_000_003u32).map(|i| (i * 7 + i / 1009) as u8).collect();
+        let [a, b] = ["a", "b"].map(|label| gpu.alloc(bytes.len(), label).unwrap());
+        gpu.fill(b, 1, bytes.len()).unwrap();
+        gpu.upload(a, &bytes).unwrap();
+        gpu.copy(b.offset(1), a, 5).unwrap();
+        gpu.fill(b.offset(3), 9, 1).unwrap();
+        let mut read = vec![0; bytes.len()];
+        gpu.download(a, &mut read).unwrap();
+        assert!(read == bytes);
+        gpu.download(b, &mut read[..8]).unwrap();
+        assert_eq!(read[..8], [1, bytes[0], bytes[1], 9, bytes[3], bytes[4], 1, 1]);
+        // Nothing to do is no error.
+        gpu.upload(a, &[]).unwrap();
+        gpu.fill(a, 0, 0).unwrap();
+        gpu.copy(a, b, 0).unwrap();
+        gpu.download(a, &mut []).unwrap();
+        [a, b].into_iter().for_each(|address| gpu.free(address));
+    });
+    // All that was taken was given back.
+    assert!(log.is_none_or(|log| log == "released\n"));
+}
+
+#[test]
+fn a_kernel_runs_with_its_arguments() {
+    let log = on_driver("a_kernel_runs_with_its_arguments", "", || {
+        let gpu = gpu();
+        let floats: Vec<f32> = (0..256).map(|i| i as f32).collect();
+        let from = upload_floats(&gpu, &floats);
+        let to = gpu.alloc(512, "test").unwrap();
+        assert_eq!(gpu.signature("store_naive").unwrap(), Some(vec![8, 8, 8]));
+        let no_such = gpu.signature("no_such").unwrap_err().0;
+        assert!(no_such.contains("500"), "{no_such}");
+        let lost = gpu.signature("lost").unwrap_err().0;
+        assert!(lost.contains("no kernel `lost`"), "{lost}");
+        let large = Launch { shared: 100_000, cooperative: true, ..STORE };
+        store(&gpu, to, from, 256, large).unwrap();
+        store(&gpu, to, from, 256, Launch { cluster: [2, 1, 1], grid: [2, 1, 1], ..large })
+            .unwrap();
+        let mut bits = [0u16; 256];
+        gpu.download(to, bytemuck::cast_slice_mut(&mut bits)).unwrap();
+        assert!(bits.iter().zip(floats).all(|(bits, x)| u32::from(*bits) << 16 == x.to_bits()));
+        let huge = Launch { shared: 300_000, ..STORE };
+        let why = store(&gpu, to, from, 256, huge).unwrap_err();
+        assert!(why.contains("300000") && why.contains("232448"), "{why}");
+        let wide = Launch { cluster: [16, 1, 1], grid: [16, 1, 1], ..STORE };
+        store(&gpu, to, from, 256, wide).unwrap();
+        [to, from].into_iter().for_each(|address| gpu.free(address));
+    });
+    let Some(log) = log else { return };
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "attribute store_naive 8 100000",
+            "launch store_naive shared 100000 cluster 1 cooperative 1",
+            "launch store_naive shared 100000 cluster 2 cooperative 1",
+            // 14: clusters of more than 8 blocks
+            "attribute store_naive 14 1",
+            "launch store_naive shared 0 cluster 16 cooperative 0",
+            "released",
+        ]
+    );
+}
+
+#[test]
+fn a_recording_runs_again() {
+    let log = on_driver("a_recording_runs_again", "", || {
+        let gpu = gpu();
+        let from = upload_floats(&gpu, &[1.0; 256]);
+        let to = gpu.alloc(512, "test").unwrap();
+        gpu.fill(to, 0, 512).unwrap();
+        let read = |gpu: &Cuda| {
+            let mut bits = [0u16; 256];
+            gpu.download(to, bytemuck::cast_slice_mut(&mut bits)).unwrap();
+            f32::from_bits(u32::from(bits[255]) << 16)
+        };
+        store(&gpu, to, from, 256, STORE).unwrap();
+        gpu.fill(to, 0, 512).unwrap();
+        let recording = gpu.record(&mut || Ok(store(&gpu, to, from, 256, STORE).unwrap())).unwrap();
+        assert_eq!(read(&gpu), 0.0);
+        gpu.replay(recording).unwrap();
+        assert_eq!(read(&gpu), 1.0);
+        gpu.upload(from, bytemuck::cast_slice(&[2.0f32; 256])).unwrap();
+        gpu.replay(recording).unwrap();
+        assert_eq!(read(&gpu), 2.0);
+        // A recording that fails leaves the stream as it was.
+        let failed = gpu.record(&mut || gpu.signature("lost").map(|_| ()));
+        assert!(failed.unwrap_err().0.contains("lost"));
+        gpu.fill(to, 0, 512).unwrap();
+        assert_eq!(read(&gpu), 0.0);
+        [to, from].into_iter().for_each(|address| gpu.free(address));
+    });
+    assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
+}
+
+#[test]
+fn time_passes_between_marks() {
+    let log = on_driver("time_passes_between_marks", "", || {
+        let gpu = gpu();
+        let memory = gpu.alloc(4, "test").unwrap();
+        let mut before = gpu.mark().unwrap();
+        // More marks than are kept.
+        for i in 0..10_000 {
+            gpu.fill(memory, 0, 4).unwrap();
+            let mark = gpu.mark().unwrap();
+            if i % 999 == 0 {
+                let seconds = gpu.elapsed(before, mark).unwrap();
+                assert!((seconds - 1e-3).abs() < 1e-9, "{seconds}");
+            }
+            before = mark;
+        }
+        gpu.free(memory);
+    });
+    assert!(log.is_none_or(|log| log == "released\n"));
+}
+
+#[test]
+fn exhausted_memory_says_for_what() {
+    on_driver("exhausted_memory_says_for_what", "small", || {
+        let gpu = gpu();
+        let some = gpu.alloc(1 << 20, "weights").unwrap();
+        let why = gpu.alloc(1 << 30, "moments").unwrap_err().0;
+        for word in ["1073741824 bytes for moments", "66060288 free", "micro-batch"] {
+            assert!(why.contains(word), "{why}");
+        }
+        // What is there can still be used.
+        gpu.upload(some, &[1, 2, 3]).unwrap();
+        gpu.wait().unwrap();
+        gpu.free(some);
+    });
+}
+
+#[test]
+fn a_kernel_that_went_astray_is_among_those_named() {
+    on_driver("a_kernel_that_went_astray_is_among_those_named", "astray", || {
+        let gpu = gpu();
+        let from = upload_floats(&gpu, &[1.0; 256]);
+        let to = gpu.alloc(512, "test").unwrap();
+        store(&gpu, to, from, 256, STORE).unwrap();
+        let why = gpu.wait().unwrap_err().0;
+        for word in ["astray", "store_naive", "CUDA_LAUNCH_BLOCKING=1", "verify"] {
+            assert!(why.contains(word), "{why}");
+        }
+        assert!(gpu.upload(to, &[0; 4]).is_err());
+    });
+}
+
+#[test]
+fn tensor_maps_are_encoded_and_refused() {
+    on_driver("tensor_maps_are_encoded_and_refused", "", || {
+        let gpu = gpu();
+        let base = gpu.alloc(64 * 128 * 2, "test").unwrap();
+        let shape = TileShape {
+            base,
+            element_bytes: 2,
+            dims: &[128, 64],
+            strides: &[256],
+            tile: &[64, 32],
+            swizzle: 128,
+        };
+        assert_ne!(gpu.tensor_map(&shape).unwrap().0, [0; 16]);
+        let why = gpu.tensor_map(&TileShape { strides: &[255], ..shape }).unwrap_err().0;
+        assert!(why.contains("255"), "{why}");
+        gpu.free(base);
+    });
+}
+
+/// The whole way: ops, launchers, driver, kernels.
+#[test]
+fn verification_passes_over_the_driver() {
+    let log = on_driver("verification_passes_over_the_driver", "", || {
+        let gpu = Gpu::new(Box::new(gpu()), Kernels::Fast);
+        let (sizes, only) = (Sizes::Small, Some("optimizer"));
+        let request = Request {
+            gpu: &gpu,
+            kernels: "fast",
+            sizes,
+            seed: 1,
+            repeats: 2,
+            only,
+            fail_fast: true,
+        };
+        let rows = verify(request, &mut |row| println!("{}", row.line()));
+        assert!(rows.len() > 20 && rows.iter().all(|row| row.passed()));
+    });
+    assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
+}
+
+/// Kernels of one source are there for the emulator and for every chip, under the same names.
+#[test]
+fn every_kernel_was_compiled_for_gpus() {
+    if module::MODULES.is_empty() || EMULATOR.is_empty() {
+        eprintln!("built without nvcc or without a C++ compiler: nothing to compare");
+        return;
+    }
+    let emulator = warpwright::device::gpu::emulator::Emulator::new(Default::default()).unwrap();
+    for kernel in emulator.kernels() {
+        let (name, image) = module::of_kernel(kernel).unwrap_or_else(|| panic!("no {kernel}"));
+        assert_eq!(image[..4], 0xba55_ed50_u32.to_le_bytes(), "{name} is no fatbin");
+        assert_eq!(image.as_ptr() as usize % 16, 0);
+    }
+    let hopper = module::built().filter(|built| built.arch == "sm_90a");
+    assert_eq!(hopper.count(), emulator.kernels().count());
+}
