@@ -163,7 +163,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
 
 fn open(args: &VerifyArgs, kernels: Kernels) -> Result<Gpu> {
     if args.device == Place::Cuda {
-        if modes(args) != Modes { seed: modes(args).seed, ..Modes::default() } {
+        if modes(args) != (Modes { seed: modes(args).seed, ..Modes::default() }) {
             bail!("--build, --order, --lazy and --counters are the emulator's");
         }
         return Ok(gpu::open(Place::Cuda, kernels)?);

@@ -6,10 +6,11 @@
 //! kernels (y). With
 //!   e(y) = max_i |y_i − r_i| / (|r_i| + rms(r))
 //! a kernel passes if e(y) ≤ 2 e(p) + ε, ε an ulp: that of bf16 where the result is stored in it,
-//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). Where
-//! terms are rounded on the way, as a flash kernel rounds p and ds before their products, an element's
-//! error is of the size of its row's terms: there rms(r) is the row's, if that is larger. NaN never
-//! passes, whole numbers must be equal, and every run of the same launch must give the same bits.
+//! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). A flash
+//! kernel rounds p and ds before their products, the plain computation does not: there ε is two
+//! ulps, one for what is stored and one for its terms, and as an error is then of the size of its
+//! row's terms, rms(r) is the row's where that is larger (early rows under a causal mask). NaN
+//! never passes, whole numbers must be equal, and every run of the same launch must give the same bits.
 
 mod activation;
 mod attention;
@@ -200,9 +201,8 @@ fn rms(r: &[f64]) -> f64 {
 fn bound(kind: Kind, plain: f64) -> f64 {
     let summed = |terms: usize| (terms as f64).sqrt() * Format::F32.epsilon;
     match kind {
-        Kind::Stored(terms) | Kind::StoredRows { terms, .. } => {
-            2.0 * plain + Format::BF16.epsilon + summed(terms)
-        }
+        Kind::Stored(terms) => 2.0 * plain + Format::BF16.epsilon + summed(terms),
+        Kind::StoredRows { terms, .. } => 2.0 * (plain + Format::BF16.epsilon) + summed(terms),
         Kind::Summed(terms) => 2.0 * plain + summed(terms),
         Kind::Exact => 0.0,
     }
