@@ -234,7 +234,11 @@ fn a_recording_runs_again() {
         };
         store(&gpu, to, from, 256, STORE).unwrap();
         gpu.fill(to, 0, 512).unwrap();
-        let recording = gpu.record(&mut || Ok(store(&gpu, to, from, 256, STORE).unwrap())).unwrap();
+        let mut work = || {
+            store(&gpu, to, from, 256, STORE).unwrap();
+            Ok(())
+        };
+        let recording = gpu.record(&mut work).unwrap();
         assert_eq!(read(&gpu), 0.0);
         gpu.replay(recording).unwrap();
         assert_eq!(read(&gpu), 1.0);
