@@ -8,9 +8,10 @@
 //! a kernel passes if e(y) ≤ 2 e(p) + ε, ε an ulp: that of bf16 where the result is stored in it,
 //! plus √K that of f32 where K terms are summed (the derivation is in `device/lockstep`). A flash
 //! kernel rounds p and ds before their products, the plain computation does not: there ε is two
-//! ulps, one for what is stored and one for its terms, and as an error is then of the size of its
+//! ulps, one for what is stored and one for its terms; and as an error is then of the size of its
 //! row's terms, rms(r) is the row's where that is larger (early rows under a causal mask). NaN
-//! never passes, whole numbers must be equal, and every run of the same launch must give the same bits.
+//! never passes, whole numbers must be equal, and every run of the same launch must give the same
+//! bits.
 
 mod activation;
 mod attention;
