@@ -175,7 +175,8 @@ fn job(nvcc: &Nvcc, host: &Compiler, source: &Path, chips: &[&str], out: &Path) 
     let output = out.join("cuda").join(format!("{stem}.fatbin"));
     let mut command = vec![nvcc.path.to_string_lossy().into_owned()];
     let mut add = |words: &[&str]| command.extend(words.iter().map(|word| word.to_string()));
-    add(&["-fatbin", "-O3", "-std=c++17", "-lineinfo", "-Xptxas", "-v,-warn-spills", "-Ikernels"]);
+    add(&["-fatbin", "-O3", "-std=c++17", "-lineinfo", "-Ikernels"]);
+    add(&["-Xptxas", "-v,-warn-spills", "--compress-mode=size"]);
     if let [compiler] = host.command.as_slice() {
         add(&["-ccbin", compiler]);
     }
