@@ -102,6 +102,7 @@ fn from_every_checkpoint_and_in_every_precision_the_end_is_the_same() {
         ("gpt f32", "dtype=f32", &GPT[..]),
         ("gpt f64", "dtype=f64", &GPT[..]),
         ("gpt bf16", "dtype=bf16", &GPT[..]),
+        ("by chance", "dtype=bf16", &["train.stochastic_rounding=true"]),
         ("sgd", "dtype=f32", &["optimizer={ rule = \"sgd\", nesterov = true }"]),
         ("rmsprop", "dtype=f32", &["optimizer={ rule = \"rmsprop\", momentum = 0.5 }"]),
     ] {
