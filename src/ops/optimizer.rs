@@ -192,8 +192,8 @@ fn round_by_chance<E: Element>(
     }
 }
 
-/// The bf16 copy that an update by chance left of `master`, elements `first` and on of the arena, at
-/// step `step` of the optimizer: a resumed run needs it, and no checkpoint holds it.
+/// The bf16 copy that an update by chance left of `master`, elements `first` and on of the arena,
+/// at step `step` of the optimizer: a resumed run needs it, and no checkpoint holds it.
 pub fn stored_by_chance(master: &[f64], seed: u64, step: u32, first: usize) -> Vec<f64> {
     const BLOCK: usize = 1 << 14;
     let mut stored = master.to_vec();
