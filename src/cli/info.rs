@@ -237,13 +237,13 @@ fn table_text(table: &[Built]) -> String {
     let mut chips: Vec<&str> = table.iter().map(|built| built.arch).collect();
     chips.sort();
     chips.dedup();
-    let mut text = format!("{:<25}{:<12}", "kernel", "file");
+    let mut text = format!("{:<25}{:<20}", "kernel", "file");
     // Writing to a String cannot fail.
     for chip in &chips {
         let _ = write!(text, "{chip:>12}");
     }
     for ((file, kernel), rows) in by_kernel(table.iter().copied()) {
-        let _ = write!(text, "\n{kernel:<25}{file:<12}");
+        let _ = write!(text, "\n{kernel:<25}{file:<20}");
         for chip in &chips {
             let cell = match rows.iter().find(|row| row.arch == *chip) {
                 Some(row) => format!("{} / {}", row.registers, row.shared),
