@@ -150,7 +150,8 @@ pub fn build(
         let remarks = outcome.log.lines().filter(|line| line.contains("warning"));
         remarks.for_each(|line| println!("cargo::warning={line}"));
     }
-    embed(&outcomes, &resources, out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let nvcc = release(&nvcc.version).map_or(String::new(), |(a, b)| format!("{a}.{b}"));
+    embed(&outcomes, &nvcc, &resources, out).map_err(|e| format!("{}: {e}", out.display()))?;
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
@@ -161,7 +162,7 @@ fn stem(outcome: &jobs::Outcome) -> String {
 
 /// Embeds nothing.
 pub fn absent(out: &Path) {
-    embed(&[], "", out).expect("the build folder can be written");
+    embed(&[], "", "", out).expect("the build folder can be written");
 }
 
 /// Chips that a file's first lines name (`// arch: sm_90a`), or all.
@@ -192,7 +193,12 @@ fn job(nvcc: &Nvcc, host: &Compiler, source: &Path, chips: &[&str], out: &Path) 
 
 /// Writes `kernels.rs`, which `src/device/gpu/module.rs` includes, and `resources.tsv`, which it
 /// embeds.
-fn embed(modules: &[jobs::Outcome], resources: &str, out: &Path) -> std::io::Result<()> {
+fn embed(
+    modules: &[jobs::Outcome],
+    nvcc: &str,
+    resources: &str,
+    out: &Path,
+) -> std::io::Result<()> {
     let images: String = modules
         .iter()
         .map(|module| {
@@ -205,13 +211,17 @@ fn embed(modules: &[jobs::Outcome], resources: &str, out: &Path) -> std::io::Res
                    #[repr(C, align(16))]\n\
                    struct Aligned<B: ?Sized>(B);\n\n";
     let aligned = if modules.is_empty() { "" } else { aligned };
-    let table = out.join("resources.tsv");
+    let (table, with_ptx) = (out.join("resources.tsv"), CHIPS[0]);
     let code = format!(
         "{aligned}\
          /// Name of a file of kernels, and its fatbin.\n\
          pub static MODULES: &[(&str, &[u8])] = &[\n{images}];\n\n\
          /// A row for each kernel on each chip, below a row of names.\n\
-         pub static RESOURCES: &str = include_str!({table:?});\n"
+         pub static RESOURCES: &str = include_str!({table:?});\n\n\
+         /// Version of the nvcc that compiled them; empty where there was none.\n\
+         pub static NVCC: &str = {nvcc:?};\n\n\
+         /// The chip beside whose machine code lies PTX.\n\
+         const WITH_PTX: &str = {with_ptx:?};\n"
     );
     fs::write(table, resources)?;
     fs::write(out.join("kernels.rs"), code)

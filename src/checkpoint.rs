@@ -8,7 +8,7 @@
 //! ```
 //! A checkpoint is written under another name, synced file by file, and renamed: under its own name
 //! it is whole. `state.json` holds the BLAKE3 of every other file, so damage is found on loading.
-//! Order, masks and dropout are functions of the step, so nothing of them is stored.
+//! Order, masks, dropout and rounding are functions of the step, so nothing of them is stored.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,13 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Tokenizer;
 use crate::data::tokenizer::TokenizerError;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Format};
 use crate::hf::{
     Entry, FloatType, LoadError, ModelDir, SafeError, SafeFile, SaveError, SpecialIds, save_model,
     write_safetensors,
 };
 use crate::model::params::Param;
 use crate::model::transformer::Model;
+use crate::ops::optimizer::stored_by_chance;
 use crate::train::step::{State, Trainer};
 
 /// The version of what `state.json` means; a reader takes its own and older.
@@ -231,12 +232,14 @@ pub fn verify(dir: &Path) -> Result<Progress, CheckpointError> {
     Ok(state.progress)
 }
 
-/// Fills a trainer, made for the run's architecture, from a checkpoint.
+/// Fills a trainer, made for the run's architecture, from a checkpoint. `chance` is the seed of
+/// weights that are stored by chance (`Update::stochastic`).
 pub fn load<D: Device>(
     dev: &D,
     trainer: &mut Trainer<D>,
     dir: &Path,
     progress: &Progress,
+    chance: Option<u64>,
 ) -> Result<(), CheckpointError> {
     let model = ModelDir::open(dir)?;
     if model.arch.canonical() != trainer.model.arch.canonical() {
@@ -251,6 +254,15 @@ pub fn load<D: Device>(
         return Err(CheckpointError::Missing { path: dir.to_path_buf(), name });
     }
     dev.store(params, master);
+    // Before the first update they are stored to nearest; types as wide as the sums round nothing.
+    if let (Some(seed), 1.., Format::BF16) = (chance, progress.applied, dev.x_format()) {
+        for Param { span, .. } in &layout.table.params {
+            let mut values = vec![0.0; span.len];
+            master.read(span.start, &mut values);
+            let step = progress.applied as u32;
+            params.write(span.start, &stored_by_chance(&values, seed, step, span.start));
+        }
+    }
     let path = dir.join(OPTIMIZER);
     let file = SafeFile::open(&path)?;
     for (moment, arena) in MOMENTS.iter().zip([m, v]) {

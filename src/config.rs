@@ -283,6 +283,11 @@ impl Config {
         self.dtype.unwrap_or(if cpu { Dtype::F32 } else { Dtype::Bf16 })
     }
 
+    /// The seed of weights that are stored by chance, if they are.
+    pub fn chance(&self) -> Option<u64> {
+        self.train.stochastic_rounding.then_some(self.seed)
+    }
+
     /// As TOML, to be read by [`Config::read`].
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration serialises")

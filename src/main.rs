@@ -4,7 +4,7 @@ use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use warpwright::cli::{self, data, fill, generate, plan, pretrain, report, trace, verify};
+use warpwright::cli::{self, data, fill, generate, info, plan, pretrain, report, trace, verify};
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
 ///
@@ -23,6 +23,7 @@ enum Command {
     Trace(trace::TraceArgs),
     Report(report::ReportArgs),
     Verify(verify::VerifyArgs),
+    Info(info::InfoArgs),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => trace::run(args),
         Command::Report(args) => report::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Info(args) => info::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 //!
 //! A process loads a driver once, so each test runs again in a process of its own.
 
+mod runs;
+
 use std::env;
 use std::ffi::c_void;
 use std::fs;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use runs::Lab;
 use warpwright::device::gpu::cuda::{Cuda, probe};
 use warpwright::device::gpu::driver::{Address, Driver, Launch, TileShape};
 use warpwright::device::gpu::{Gpu, Kernels, module};
@@ -115,9 +118,65 @@ fn a_gpu_tells_its_properties() {
     on_driver("a_gpu_tells_its_properties", "", || {
         let devices = probe::devices().unwrap();
         assert_eq!(devices.len(), 1);
-        assert_eq!(&devices[0], gpu().properties());
-        assert_eq!((devices[0].capability, devices[0].processors), ((9, 0), 132));
-        assert_eq!((devices[0].shared_per_block, devices[0].memory), (227 * 1024, 8 << 30));
+        let probe::Device { properties, clock, l2 } = &devices[0];
+        assert_eq!(properties, gpu().properties());
+        assert_eq!((properties.capability, properties.processors), ((9, 0), 132));
+        assert_eq!((properties.shared_per_block, properties.memory), (227 * 1024, 8 << 30));
+        // Its clock it does not tell.
+        assert_eq!((*clock, *l2), (None, Some(50 << 20)));
+        let gpu = gpu();
+        let _some = gpu.alloc(1 << 20, "test").unwrap();
+        assert_eq!(gpu.free_memory(), Ok((8 << 30) - (1 << 20)));
+    });
+}
+
+/// `info` beside a driver with something wrong: what it prints for programs.
+fn info() -> serde_json::Value {
+    let (json, _) = runs::succeeds(&mut Lab::new().program(&["info", "--json"]));
+    serde_json::from_str(&json).unwrap()
+}
+
+#[test]
+fn info_tells_of_a_gpu() {
+    on_driver("info_tells_of_a_gpu", "", || {
+        let cuda = &info()["cuda"];
+        assert_eq!(
+            (&cuda["driver"], &cuda["gpus"][0]["capability"]),
+            (&"13.0".into(), &"9.0".into())
+        );
+        let (kernels, why) = (cuda["gpus"][0]["kernels"].as_str().unwrap(), &cuda["unusable"]);
+        if module::MODULES.is_empty() {
+            assert!(kernels.contains("none") && why.as_str().unwrap().contains("nvcc"), "{cuda}");
+        } else {
+            assert!(why.is_null() && cuda["gpus"][0]["free"] == 8_u64 << 30, "{cuda}");
+        }
+    });
+}
+
+#[test]
+fn info_tells_of_an_old_driver() {
+    on_driver("info_tells_of_an_old_driver", "old", || {
+        let cuda = &info()["cuda"];
+        assert!(cuda["gpus"].as_array().unwrap().is_empty() && cuda["driver"] == "12.2", "{cuda}");
+        assert!(cuda["unusable"].as_str().unwrap().contains("release 580"), "{cuda}");
+    });
+}
+
+/// Before anything is taken of it: by what any such run takes, or by the plan.
+#[test]
+fn a_gpu_that_is_too_small_is_refused() {
+    on_driver("a_gpu_that_is_too_small_is_refused", "small", || {
+        if module::MODULES.is_empty() {
+            eprintln!("built without nvcc: no run gets as far as memory");
+            return;
+        }
+        let lab = Lab::new();
+        let says = ["of the GPU's memory, and 67.11 MB is free", "lower batch.micro"];
+        let large = ["pretrain", "--device", "cuda", "--preset", "bert-base"];
+        runs::refuses(&mut lab.program(&large), &says);
+        assert!(!lab.path("runs").exists());
+        let sets = ["--set", "batch.tokens=65536", "--set", "model.width=32"];
+        runs::refuses(lab.pretrain("run", &["--device", "cuda"]).args(sets), &says);
     });
 }
 

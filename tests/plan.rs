@@ -11,7 +11,7 @@ use warpwright::device::{Class, Format};
 use warpwright::model::arch::{Arch, Dropouts};
 use warpwright::model::families::{PRESETS, preset};
 use warpwright::ops::optimizer::Rule;
-use warpwright::plan::{Plan, PlanInput, TooLarge, check_fits, gpus, plan};
+use warpwright::plan::{Plan, PlanInput, Room, TooLarge, gpus, plan};
 
 fn input(tokens: usize, context: usize, causal: bool) -> PlanInput {
     PlanInput {
@@ -23,6 +23,7 @@ fn input(tokens: usize, context: usize, causal: bool) -> PlanInput {
         acc: Format::F32,
         rule: Rule::default(),
         capacity: None,
+        kernels: None,
         gpus: vec![*gpus::gpu("H200").unwrap()],
     }
 }
@@ -148,12 +149,43 @@ fn the_largest_pass_fits_and_one_sequence_more_does_not() {
     for (name, gpu) in [("gpt2", "RTX4090"), ("modernbert-base", "H100"), ("gpt2-xl", "L4")] {
         let arch = preset(name).unwrap();
         let gpu = *gpus::gpu(gpu).unwrap();
-        let of = |tokens| PlanInput { gpus: vec![gpu], ..input(tokens, 1024, arch.causal) };
+        let kernels = Some(gpu.properties());
+        let of = |tokens| PlanInput {
+            kernels: kernels.clone(),
+            gpus: vec![gpu],
+            ..input(tokens, 1024, arch.causal)
+        };
         let largest = plan(&arch, &of(1024)).gpus[0].largest_micro;
-        let fits = |tokens| plan(&arch, &of(tokens)).bytes() <= gpu.memory as u64 - 1_000_000_000;
+        let fits = |tokens| plan(&arch, &of(tokens)).gpus[0].fits;
         assert!(largest == 0 || fits(largest), "{name}: {largest} tokens do not fit");
         assert!(!fits(largest + 1024), "{name}: more than {largest} tokens fit");
     }
+}
+
+/// On a GPU the step takes the workspace that its launches ask for, and more rows of logits.
+#[test]
+fn a_gpu_takes_a_workspace_and_more_logits() {
+    let arch = preset("gpt2").unwrap();
+    let cpu = plan(&arch, &input(65_536, 1024, true));
+    let small = *gpus::gpu("RTX4090").unwrap();
+    let h200 = input(65_536, 1024, true).gpus[0];
+    let on_gpu = PlanInput {
+        kernels: Some(h200.properties()),
+        gpus: vec![h200, small],
+        ..input(65_536, 1024, true)
+    };
+    let gpu = plan(&arch, &on_gpu);
+    let more_logits = (8192 - 1024) * arch.vocab as u64 * 2;
+    assert_eq!(gpu.memory[&Class::Scratch], cpu.memory[&Class::Scratch] + more_logits);
+    let workspace = gpu.memory[&Class::Workspace];
+    assert!(!cpu.memory.contains_key(&Class::Workspace));
+    // At the least the statistics that attention's backward keeps: two f32 a row and head.
+    assert!(workspace >= (65_536 * arch.heads * 8) as u64, "{workspace}");
+    assert_eq!(gpu.gpus[0].bytes, gpu.bytes());
+    assert!(gpu.gpus[0].fits && !gpu.gpus[1].fits);
+    // A wide vocabulary takes as many rows as a GiB holds.
+    let rows = |vocab| warpwright::device::Memory::logit_rows(&Null::gpu(), vocab);
+    assert_eq!([1000, 50_304, 262_144, 10_000_000].map(rows), [8192, 8192, 2048, 1024]);
 }
 
 #[test]
@@ -186,9 +218,10 @@ fn a_meter_counts_alike_on_a_device_that_computes_and_on_one_that_does_not() {
 
 #[test]
 fn memory_that_is_not_there_is_refused() {
-    check_fits(1).unwrap();
-    let error: TooLarge = check_fits(u64::MAX).unwrap_err();
-    assert!(error.to_string().contains("lower batch.micro"), "{error}");
+    Room::host().check(1).unwrap();
+    let error: TooLarge = Room::gpu(8_000_000_000).check(9_000_000_000).unwrap_err();
+    let says = "needs 9.00 GB of the GPU's memory, and 8.00 GB is free: lower batch.micro";
+    assert!(error.to_string().contains(says), "{error}");
 }
 
 fn warpwright(args: &[&str]) -> Command {

@@ -18,6 +18,7 @@ use warpwright::checkpoint::{newest, verify};
 use warpwright::config::{Config, Dtype, Overrides};
 use warpwright::device::Device;
 use warpwright::device::cpu::Cpu;
+use warpwright::device::gpu::emulator;
 use warpwright::device::meter::Meter;
 use warpwright::train::folder::RunFolder;
 use warpwright::train::prepare::Prepared;
@@ -101,6 +102,7 @@ fn from_every_checkpoint_and_in_every_precision_the_end_is_the_same() {
         ("gpt f32", "dtype=f32", &GPT[..]),
         ("gpt f64", "dtype=f64", &GPT[..]),
         ("gpt bf16", "dtype=bf16", &GPT[..]),
+        ("by chance", "dtype=bf16", &["train.stochastic_rounding=true"]),
         ("sgd", "dtype=f32", &["optimizer={ rule = \"sgd\", nesterov = true }"]),
         ("rmsprop", "dtype=f32", &["optimizer={ rule = \"rmsprop\", momentum = 0.5 }"]),
     ] {
@@ -189,6 +191,34 @@ fn killed_at_random_moments_it_ends_the_same() {
     assert!(state(&path) == state(&lab.path("whole")), "after {kills} kills");
     assert_eq!(steps(&path), (1..=60).collect::<Vec<_>>());
     assert!(!path.join("checkpoints/.partial").exists());
+}
+
+/// Kernels in place of the CPU's ops, through the driver's copies: weights in bf16, rounded to
+/// nearest or by chance.
+#[test]
+fn on_the_emulator_the_end_is_the_same_too() {
+    if emulator::builds().next().is_none() {
+        eprintln!("built without a C++ compiler: no emulator");
+        return;
+    }
+    let lab = Lab::new();
+    let run = |rounding: &str| {
+        let sets = ["model.preset=gpt2-tiny", "model.width=32", "batch.tokens=64", "train.steps=4"];
+        let more = ["train.eval_tokens=64", "train.checkpoint_every=2", "model.dropout.hidden=0.1"];
+        let rounds = format!("train.stochastic_rounding={rounding}");
+        let sets = [&sets[..], &more, &[rounds.as_str()]].concat();
+        let args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let whole = format!("whole {rounding}");
+        succeeds(lab.pretrain(&whole, &args).args(["--device", "emulator"]));
+        assert_eq!(checkpoints(&lab.path(&whole)), [2, 4]);
+        let resumed = format!("resumed {rounding}");
+        as_of(&lab.path(&whole), &lab.path(&resumed), 2);
+        succeeds(&mut lab.resume(&resumed));
+        assert!(state(&lab.path(&resumed)) == state(&lab.path(&whole)), "rounding {rounding}");
+        assert_eq!(steps(&lab.path(&resumed)), [1, 2, 3, 4]);
+        state(&lab.path(&whole))
+    };
+    assert!(run("false") != run("true"), "chance changes nothing");
 }
 
 /// A finished run of 8 steps with checkpoints 4, 6 and 8.

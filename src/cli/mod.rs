@@ -3,6 +3,7 @@
 pub mod data;
 pub mod fill;
 pub mod generate;
+pub mod info;
 pub mod plan;
 pub mod pretrain;
 pub mod report;

@@ -8,7 +8,7 @@ use super::say;
 use crate::config::{Config, Overrides};
 use crate::device::Format;
 use crate::model::families::{PRESETS, preset};
-use crate::plan::{self, GPUS, Gpu, PlanInput, gpus};
+use crate::plan::{self, GPUS, Gpu, PlanInput, gpus, kernels};
 
 /// Work out memory, operations and the shortest possible time of a training step
 ///
@@ -38,10 +38,11 @@ pub struct PlanArgs {
     /// Change one setting, e.g. model.layers=6; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// What activations and weights are stored as
+    /// What activations and weights are stored as; the GPU kernels store bf16, so with f32 a plan
+    /// for GPUs has no workspace
     #[arg(long, value_name = "TYPE", value_parser = ["bf16", "f32"], default_value = "bf16")]
     pub dtype: String,
-    /// GPUs by name, with commas between, or all
+    /// GPUs by name, with commas between, or all; none for the CPU
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "all")]
     pub gpu: Vec<String>,
     /// Print JSON
@@ -65,7 +66,15 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let config = config(&args)?;
     let arch = config.arch(None)?;
     let x = if args.dtype == "bf16" { Format::BF16 } else { Format::F32 };
-    let input = PlanInput { gpus: named(&args.gpu)?, ..PlanInput::of(&config, x, Format::F32) };
+    let gpus = named(&args.gpu)?;
+    // The first stands for all where memory is told by class; each tells its own sum.
+    let kernels = gpus.first().filter(|_| x == Format::BF16).map(Gpu::properties);
+    if kernels.is_some()
+        && let Err(why) = kernels::supports(&arch)
+    {
+        bail!("{why}; or plan for the CPU, with --gpu none");
+    }
+    let input = PlanInput { kernels, gpus, ..PlanInput::of(&config, x, Format::F32) };
     let plan = plan::plan(&arch, &input);
     if args.json {
         return Ok(say(serde_json::to_string_pretty(&plan)?)?);
@@ -94,13 +103,15 @@ fn config(args: &PlanArgs) -> Result<Config> {
 }
 
 fn named(names: &[String]) -> Result<Vec<Gpu>> {
-    if names.iter().any(|name| name == "all") {
-        return Ok(GPUS.to_vec());
+    match names {
+        [name] if name == "none" => return Ok(vec![]),
+        names if names.iter().any(|name| name == "all") => return Ok(GPUS.to_vec()),
+        _ => {}
     }
     let find = |name: &String| match gpus::gpu(name) {
         Some(gpu) => Ok(*gpu),
         None => bail!(
-            "no GPU `{name}` is known: take all, or any of {}",
+            "no GPU `{name}` is known: take all, none, or any of {}",
             GPUS.map(|g| g.name).join(", ")
         ),
     };

@@ -13,11 +13,12 @@ use half::bf16;
 
 use super::say;
 use crate::config::{Config, Dtype, Overrides, Where};
-use crate::device::Device;
 use crate::device::cpu::Cpu;
+use crate::device::gpu::driver::Properties;
 use crate::device::gpu::{self, Gpu, Kernels};
 use crate::device::meter::Meter;
-use crate::plan::{self, PlanInput, kernels, rehearsal};
+use crate::device::{Class, Device};
+use crate::plan::{self, Plan, PlanInput, Room, kernels};
 use crate::predict::Predictor;
 use crate::telemetry::format::duration;
 use crate::telemetry::metrics::{RunRecord, Sample, SamplesRecord};
@@ -102,30 +103,50 @@ pub fn run(args: PretrainArgs) -> Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let causal = args.objective.as_deref() == Some("causal");
-    let (folder, config) = if args.resume {
+    let (resumed, config) = if args.resume {
         let default = if causal { "runs/causal" } else { "runs/masked" };
-        RunFolder::resume(&args.out.clone().unwrap_or_else(|| default.into()))?
+        let out = args.out.clone().unwrap_or_else(|| default.into());
+        let (folder, config) = RunFolder::resume(&out)?;
+        (Some(folder), config)
     } else {
         let mut config = args.config()?;
-        plan::check_fits(plan::at_least(&config)?)?;
-        let default = || format!("runs/{}", config.objective_name()).into();
-        let out = args.out.clone().unwrap_or_else(default);
         config.settle(gpu::available)?;
-        (RunFolder::create(&out, &config, args.force)?, config)
+        (None, config)
+    };
+    // What cannot be is refused before the directory is touched and text is tokenized.
+    let gpu = open(&config)?;
+    let room = match &gpu {
+        Some(gpu) if config.device == Where::Cuda => Room::gpu(gpu.driver().free_memory()?),
+        _ => Room::host(),
+    };
+    room.check(plan::at_least(&config)?)?;
+    let folder = match resumed {
+        Some(folder) => folder,
+        None => {
+            let default = || format!("runs/{}", config.objective_name()).into();
+            RunFolder::create(&args.out.clone().unwrap_or_else(default), &config, args.force)?
+        }
     };
     let began = Instant::now();
     let data = Prepared::open(&config, &folder.data())?;
     data.notes.iter().for_each(|text| note(text));
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let job = Job { args: &args, config: &config, folder: &folder, data, began };
-    if let Some(place) = config.device.place() {
-        return job.train_on_gpu(gpu::open(place, Kernels::Fast)?);
+    let job = Job { args: &args, config: &config, folder: &folder, data, room, began };
+    match (gpu, config.dtype()) {
+        (Some(gpu), _) => job.train_on_gpu(gpu),
+        (None, Dtype::F64) => job.train_on_cpu(Cpu::<f64>::new()),
+        (None, Dtype::F32) => job.train_on_cpu(Cpu::<f32>::new()),
+        (None, Dtype::Bf16) => job.train_on_cpu(Cpu::<bf16>::new()),
     }
-    match config.dtype() {
-        Dtype::F64 => job.train(Cpu::<f64>::new()),
-        Dtype::F32 => job.train(Cpu::<f32>::new()),
-        Dtype::Bf16 => job.train(Cpu::<bf16>::new()),
+}
+
+/// The GPU, or the emulator, that a run asks for, if its kernels take the model.
+fn open(config: &Config) -> Result<Option<Gpu>> {
+    let Some(place) = config.device.place() else { return Ok(None) };
+    if let Err(why) = kernels::supports(&config.arch(None)?) {
+        bail!("{why}; or train on the CPU, with --device cpu");
     }
+    Ok(Some(gpu::open(place, Kernels::Fast)?))
 }
 
 struct Job<'a> {
@@ -133,23 +154,25 @@ struct Job<'a> {
     config: &'a Config,
     folder: &'a RunFolder,
     data: Prepared,
+    room: Room,
     began: Instant,
 }
 
 impl Job<'_> {
-    /// With all memory taken before the first step.
-    fn train_on_gpu(self, dev: Gpu) -> Result<()> {
-        let capacity = self.data.capacity(self.config.micro());
-        if let Err(why) = kernels::supports(&self.data.arch) {
-            bail!("{why}; or train on the CPU, with --device cpu");
-        }
-        dev.reserve(rehearsal::workspace(dev.driver().properties(), &self.data.arch, capacity));
+    fn train_on_cpu<D: Device>(self, dev: D) -> Result<()> {
+        self.show_plan(&dev, None)?;
         self.train(dev)
     }
 
+    /// With all memory taken before the first step.
+    fn train_on_gpu(self, dev: Gpu) -> Result<()> {
+        let plan = self.show_plan(&dev, Some(dev.driver().properties().clone()))?;
+        dev.reserve(plan.memory[&Class::Workspace] as usize);
+        self.train(dev)
+    }
+
+    /// Trains. The plan comes before: what it refuses needs no batches.
     fn train<D: Device>(mut self, dev: D) -> Result<()> {
-        // The plan first: what it refuses needs no batches.
-        self.show_plan(&dev)?;
         if let Some(text) = self.data.hold_out(self.config)? {
             note(&text);
         }
@@ -185,15 +208,17 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Prints what a step takes, and refuses what does not fit this machine.
-    fn show_plan<D: Device>(&self, dev: &D) -> Result<()> {
+    /// Prints what a step takes, with the kernels of a GPU or not, and refuses what does not fit.
+    fn show_plan<D: Device>(&self, dev: &D, kernels: Option<Properties>) -> Result<Plan> {
         let input = PlanInput {
+            kernels,
             capacity: Some(self.data.capacity(self.config.micro())),
             ..PlanInput::of(self.config, dev.x_format(), dev.acc_format())
         };
         let plan = plan::plan(&self.data.arch, &input);
         tell(&plan);
-        Ok(plan::check_fits(plan.bytes())?)
+        self.room.check(plan.bytes())?;
+        Ok(plan)
     }
 
     fn facts(&self, parameters: u64) -> RunRecord {
@@ -214,6 +239,7 @@ impl Job<'_> {
             baseline: self.data.baseline,
         }
     }
+
     /// What was made, and what can be done with it.
     fn say_what_next(&self, end: &End, heldout: Option<f64>, report: &Path) {
         let run = self.folder.path.display();

@@ -168,6 +168,10 @@ impl<D: Memory> Memory for Meter<D> {
         self.device.int(class, len)
     }
 
+    fn logit_rows(&self, vocab: usize) -> usize {
+        self.device.logit_rows(vocab)
+    }
+
     fn fault(&self) -> Option<String> {
         self.device.fault()
     }

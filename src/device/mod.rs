@@ -37,6 +37,8 @@ pub enum Class {
     Activations,
     /// What lives within one op or one layer.
     Scratch,
+    /// What lives within one op and is no tensor of the model's; of GPUs.
+    Workspace,
     Batch,
 }
 
@@ -50,6 +52,7 @@ impl Class {
             Class::Moments => "moments",
             Class::Activations => "activations",
             Class::Scratch => "scratch",
+            Class::Workspace => "workspace",
             Class::Batch => "batch",
         }
     }
@@ -95,6 +98,9 @@ impl Format {
     pub const BF16: Format = Format { bytes: 2, epsilon: 0.007_812_5 };
 }
 
+/// What [`Memory::logit_rows`] is where a device does not say.
+pub const LOGIT_ROWS: usize = 1024;
+
 /// What a device stores. Precision belongs to the device, not to the op.
 pub trait Memory {
     /// Stored and multiplied: activations, their gradients, weights.
@@ -111,6 +117,13 @@ pub trait Memory {
     fn x(&self, class: Class, len: usize) -> Self::X;
     fn acc(&self, class: Class, len: usize) -> Self::Acc;
     fn int(&self, class: Class, len: usize) -> Self::Int;
+
+    /// Rows of logits over a vocabulary that exist at a time, at most. The head's weight gradient
+    /// is read and written once for each such chunk, so more rows are less traffic, and more
+    /// scratch. A device's results depend on it.
+    fn logit_rows(&self, _vocab: usize) -> usize {
+        LOGIT_ROWS
+    }
 
     /// What has stopped the device, in words, if anything has: from then on it does nothing.
     fn fault(&self) -> Option<String> {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::device::{Buffer, Class, Format, Memory};
+use crate::device::{Buffer, Class, Format, LOGIT_ROWS, Memory, gpu};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, ActivationOps};
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
@@ -27,13 +27,19 @@ use crate::ops::rope::{RopeOps, Turn};
 pub struct Null {
     x: Format,
     acc: Format,
+    gpu: bool,
     bytes: Mutex<BTreeMap<Class, u64>>,
 }
 
 impl Null {
-    /// As though storing `x` and summing in `acc`.
+    /// As though the CPU, storing `x` and summing in `acc`.
     pub fn new(x: Format, acc: Format) -> Self {
-        Null { x, acc, bytes: Mutex::default() }
+        Null { x, acc, gpu: false, bytes: Mutex::default() }
+    }
+
+    /// As though a GPU, but for its workspace.
+    pub fn gpu() -> Self {
+        Null { gpu: true, ..Null::new(Format::BF16, Format::F32) }
     }
 
     /// Bytes taken so far, by what they are for. Nothing is ever given back.
@@ -95,6 +101,10 @@ impl Memory for Null {
     fn int(&self, class: Class, len: usize) -> Vec<i32> {
         self.take(class, len, size_of::<i32>());
         vec![0; len]
+    }
+
+    fn logit_rows(&self, vocab: usize) -> usize {
+        if self.gpu { gpu::logit_rows(vocab) } else { LOGIT_ROWS }
     }
 }
 

@@ -132,9 +132,6 @@ pub struct Activations<D: Memory> {
     pub flow: Option<Flow<D>>,
 }
 
-/// Rows of logits that exist at a time.
-const LOGIT_ROWS: usize = 1024;
-
 impl<D: Device> Activations<D> {
     /// Takes the memory of a pass; with `training`, of its backward too.
     pub fn new(dev: &D, arch: &Arch, capacity: Capacity, training: bool) -> Self {
@@ -188,7 +185,7 @@ impl<D: Device> Activations<D> {
             picked: PickedActs { o: x(m * c), residual: x(m * c) },
             head: HeadActs {
                 transform: (arch.head == Head::Transform).then(transform),
-                logits: scratch(LOGIT_ROWS.min(m) * arch.vocab),
+                logits: scratch(dev.logit_rows(arch.vocab).min(m) * arch.vocab),
                 pair: arch.pair.then(pair),
             },
             branch: scratch(n * c),

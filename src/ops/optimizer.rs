@@ -192,6 +192,20 @@ fn round_by_chance<E: Element>(
     }
 }
 
+/// The bf16 copy that an update by chance left of `master`, elements `first` and on of the arena,
+/// at step `step` of the optimizer: a resumed run needs it, and no checkpoint holds it.
+pub fn stored_by_chance(master: &[f64], seed: u64, step: u32, first: usize) -> Vec<f64> {
+    const BLOCK: usize = 1 << 14;
+    let mut stored = master.to_vec();
+    stored.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
+        let master: Vec<f32> = values.iter().map(|&w| w as f32).collect();
+        let mut params = vec![bf16::ZERO; values.len()];
+        round_by_chance(&mut params, &master, seed, step, first + block * BLOCK);
+        values.iter_mut().zip(params).for_each(|(value, p)| *value = p.to_f64());
+    });
+    stored
+}
+
 /// `Group` of kernels/optimizer.cu.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

@@ -6,10 +6,16 @@
 
 use serde::Serialize;
 
+use crate::device::gpu::driver::Properties;
+
 /// One GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Gpu {
     pub name: &'static str,
+    /// Compute capability, e.g. (9, 0).
+    pub capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub processors: u32,
     /// [bytes]
     pub memory: f64,
     /// Dense bf16 products by the data sheet [FLOP/s]: what MFU is a share of.
@@ -23,9 +29,31 @@ pub struct Gpu {
     pub source: &'static str,
 }
 
-/// A GPU by its data sheet: memory [GB], peak [TFLOP/s], bandwidth [TB/s].
+impl Gpu {
+    /// What its driver would say, as far as it decides how kernels are launched.
+    pub fn properties(&self) -> Properties {
+        // Shared memory that a block may opt in to: CUDA C++ Programming Guide, technical
+        // specifications per compute capability.
+        let shared_kib = match self.capability {
+            (8, 0) => 163,
+            (8, _) => 99,
+            _ => 227,
+        };
+        Properties {
+            name: self.name.into(),
+            capability: self.capability,
+            processors: self.processors,
+            memory: self.memory as u64,
+            shared_per_block: shared_kib * 1024,
+        }
+    }
+}
+
+/// A GPU by its data sheet: compute capability, multiprocessors, memory [GB], peak [TFLOP/s],
+/// bandwidth [TB/s].
 const fn sheet(
     name: &'static str,
+    (capability, processors): ((u32, u32), u32),
     memory: f64,
     peak: f64,
     bandwidth: f64,
@@ -33,28 +61,31 @@ const fn sheet(
 ) -> Gpu {
     let peak = peak * 1e12;
     let (memory, bandwidth) = (memory * 1e9, bandwidth * 1e12);
-    Gpu { name, memory, peak, flops: peak, bandwidth, measured: false, source }
+    let measured = false;
+    Gpu { name, capability, processors, memory, peak, flops: peak, bandwidth, measured, source }
 }
 
 /// The GPUs that `plan` knows.
+#[rustfmt::skip]
 pub const GPUS: [Gpu; 12] = [
     Gpu {
         flops: 790e12,
         bandwidth: 4.3e12,
         measured: true,
-        ..sheet("H200", 141.0, 989.0, 4.8, "measured: bf16 products on random data, copies")
+        ..sheet("H200", ((9, 0), 132), 141.0, 989.0, 4.8,
+            "measured: bf16 products on random data, copies")
     },
-    sheet("H100", 80.0, 989.0, 3.35, "H100 data sheet, SXM5"),
-    sheet("A100-80GB", 80.0, 312.0, 2.039, "A100 data sheet, SXM4 80 GB"),
-    sheet("RTX4090", 24.0, 165.2, 1.008, "Ada architecture white paper"),
-    sheet("B200", 180.0, 2250.0, 8.0, "DGX B200 data sheet, an eighth"),
-    sheet("H100-PCIe", 80.0, 756.0, 2.0, "H100 data sheet, PCIe"),
-    sheet("A100-40GB", 40.0, 312.0, 1.555, "A100 data sheet, SXM4 40 GB"),
-    sheet("L40S", 48.0, 362.0, 0.864, "L40S data sheet"),
-    sheet("L4", 24.0, 121.0, 0.3, "L4 data sheet"),
-    sheet("A10", 24.0, 125.0, 0.6, "A10 data sheet"),
-    sheet("A40", 48.0, 149.7, 0.696, "A40 data sheet"),
-    sheet("RTX3090", 24.0, 71.0, 0.936, "GA102 architecture white paper"),
+    sheet("H100", ((9, 0), 132), 80.0, 989.0, 3.35, "H100 data sheet, SXM5"),
+    sheet("A100-80GB", ((8, 0), 108), 80.0, 312.0, 2.039, "A100 data sheet, SXM4 80 GB"),
+    sheet("RTX4090", ((8, 9), 128), 24.0, 165.2, 1.008, "Ada architecture white paper"),
+    sheet("B200", ((10, 0), 148), 180.0, 2250.0, 8.0, "DGX B200 data sheet, an eighth"),
+    sheet("H100-PCIe", ((9, 0), 114), 80.0, 756.0, 2.0, "H100 data sheet, PCIe"),
+    sheet("A100-40GB", ((8, 0), 108), 40.0, 312.0, 1.555, "A100 data sheet, SXM4 40 GB"),
+    sheet("L40S", ((8, 9), 142), 48.0, 362.0, 0.864, "L40S data sheet"),
+    sheet("L4", ((8, 9), 58), 24.0, 121.0, 0.3, "L4 data sheet"),
+    sheet("A10", ((8, 6), 72), 24.0, 125.0, 0.6, "A10 data sheet"),
+    sheet("A40", ((8, 6), 84), 48.0, 149.7, 0.696, "A40 data sheet"),
+    sheet("RTX3090", ((8, 6), 82), 24.0, 71.0, 0.936, "GA102 architecture white paper"),
 ];
 
 /// The GPU of this name, in any case.

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::config::{Config, ConfigError, Dtype};
 use crate::data::{Batch, Objective};
+use crate::device::gpu::driver::Properties;
 use crate::device::meter::Meter;
 use crate::device::null::Null;
 use crate::device::{Class, Format};
@@ -56,6 +57,9 @@ pub struct PlanInput {
     pub rule: Rule,
     /// What memory is taken for; None: just the passes above.
     pub capacity: Option<Capacity>,
+    /// The GPU whose kernels run the step, as they store it (bf16 and f32); None: the CPU.
+    pub kernels: Option<Properties>,
+    /// Whose floors, and room, are of interest.
     pub gpus: Vec<Gpu>,
 }
 
@@ -97,6 +101,10 @@ pub struct GpuPlan {
     pub tokens_per_s: f64,
     /// Of the data-sheet peak, for the type that products run in.
     pub mfu: f64,
+    /// All memory of the step, with the workspace of its kernels [bytes].
+    pub bytes: u64,
+    /// Whether it has room for them and for its driver.
+    pub fits: bool,
     /// The largest pass that its memory holds [tokens]: whole sequences, 0 if not one.
     pub largest_micro: usize,
 }
@@ -104,13 +112,16 @@ pub struct GpuPlan {
 /// Not enough memory.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error(
-    "this needs {need} of memory, and {free} is free: lower batch.micro (a step then \
+    "this needs {need} of {place}, and {free} is free: lower batch.micro (a step then \
      takes more passes and stays the same), batch.context, or the model's width and layers",
-    need = size(*.need), free = size(*.free)
+    need = size(*.need), place = .place, free = size(*.free)
 )]
 pub struct TooLarge {
+    /// [bytes]
     pub need: u64,
     pub free: u64,
+    /// Whose memory, in words.
+    pub place: &'static str,
 }
 
 impl PlanInput {
@@ -128,7 +139,16 @@ impl PlanInput {
             acc,
             rule: config.optimizer,
             capacity: None,
+            kernels: None,
             gpus: vec![],
+        }
+    }
+
+    /// What counts in place of the device that the step runs on.
+    fn device(&self) -> Null {
+        match self.kernels {
+            Some(_) => Null::gpu(),
+            None => Null::new(self.x, self.acc),
         }
     }
 
@@ -149,13 +169,14 @@ impl PlanInput {
     }
 }
 
-/// Plans a step of `arch`, which must be valid, and `input`, whose `micro` must divide `tokens`.
+/// Plans a step of `arch`, which must be valid (and have [kernels], if they are to run it), and
+/// `input`, whose `micro` must divide `tokens`.
 pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
     assert!(
         input.micro > 0 && input.tokens.is_multiple_of(input.micro),
         "plan: micro must divide tokens"
     );
-    let dev = Meter::new(Null::new(input.x, input.acc));
+    let dev = Meter::new(input.device());
     let batch = input.batch(arch, input.micro);
     let capacity = input.capacity.unwrap_or(Capacity::of(&batch, arch.pair));
     let mut trainer = trainer(&dev, arch, capacity);
@@ -166,14 +187,28 @@ pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
     trainer.step(&dev, &vec![batch; passes], StepKey { seed: 0, step: 0 }, &update);
 
     let ops = ops(&dev, input);
+    let mut memory = dev.device().bytes();
+    let tensors: u64 = memory.values().sum();
+    if let Some(properties) = &input.kernels {
+        let bytes = rehearsal::workspace(properties, arch, capacity) as u64;
+        memory.insert(Class::Workspace, bytes);
+    }
     let gpus = (0..).zip(&input.gpus).map(|(i, gpu)| {
+        let workspace = |arch: &Arch, capacity| match &input.kernels {
+            Some(_) => rehearsal::workspace(&gpu.properties(), arch, capacity) as u64,
+            None => 0,
+        };
+        let bytes = tensors + workspace(arch, capacity);
+        let limit = gpu.memory as u64 - RESERVED;
         let floor: f64 = ops.iter().map(|op| op.floors[i]).sum();
         GpuPlan {
             gpu: *gpu,
             floor,
             tokens_per_s: input.tokens as f64 / floor,
             mfu: model_flops / floor / (gpu.peak * rate(input.x)),
-            largest_micro: largest_micro(arch, input, gpu.memory as u64 - RESERVED),
+            bytes,
+            fits: bytes <= limit,
+            largest_micro: largest_micro(arch, input, limit, workspace),
         }
     });
     Plan {
@@ -182,8 +217,8 @@ pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
         micro: input.micro,
         context: input.context,
         rows,
-        memory: dev.device().bytes(),
         gpus: gpus.collect(),
+        memory,
         ops,
         model_flops,
     }
@@ -258,20 +293,31 @@ pub fn model_flops(arch: &Arch, batch: &Batch) -> f64 {
     6.0 * products + 12.0 * (c * pairs) as f64
 }
 
-/// The most tokens, in whole sequences, whose training fits `limit` bytes.
-fn largest_micro(arch: &Arch, input: &PlanInput, limit: u64) -> usize {
-    let bytes = |arch: &Arch, sequences: usize| {
-        let dev = Meter::new(Null::new(input.x, input.acc));
+/// The most tokens, in whole sequences, whose training fits `limit` bytes with its workspace.
+fn largest_micro(
+    arch: &Arch,
+    input: &PlanInput,
+    limit: u64,
+    workspace: impl Fn(&Arch, Capacity) -> u64,
+) -> usize {
+    let capacity = |sequences: usize| {
         let tokens = sequences * input.context;
         let rows = input.masked.map_or(tokens, |rate| (rate * tokens as f64).round() as usize);
         let rows = rows + if arch.pair && input.masked.is_some() { sequences } else { 0 };
-        trainer(&dev, arch, Capacity { tokens, sequences, rows });
+        Capacity { tokens, sequences, rows }
+    };
+    let bytes = |arch: &Arch, sequences: usize| {
+        let dev = Meter::new(input.device());
+        trainer(&dev, arch, capacity(sequences));
         dev.device().bytes().values().sum::<u64>()
     };
     // Tables of positions are as large for any pass, and slow to fill: they are counted once.
     let bare = Arch { context: 1, ..arch.clone() };
     let tables = bytes(arch, 1) - bytes(&bare, 1);
-    let fits = |sequences: usize| bytes(&bare, sequences) + tables <= limit;
+    let fits = |sequences: usize| {
+        let left = limit.checked_sub(bytes(&bare, sequences) + tables);
+        left.is_some_and(|left| workspace(&bare, capacity(sequences)) <= left)
+    };
     let mut too_many = 1;
     while fits(too_many) {
         too_many *= 2;
@@ -307,28 +353,52 @@ pub fn at_least(config: &Config) -> Result<u64, ConfigError> {
     Ok((16.0 * parameters + x * pass) as u64)
 }
 
-/// Whether this machine has `need` bytes of memory free; where it does not say, it has.
-pub fn check_fits(need: u64) -> Result<(), TooLarge> {
-    match free_memory() {
-        Some(free) if free < need => Err(TooLarge { need, free }),
-        _ => Ok(()),
+/// Memory to train in.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// [bytes]
+    free: u64,
+    /// Whose, in words.
+    place: &'static str,
+}
+
+impl Room {
+    /// This machine's; any amount, where it does not say.
+    pub fn host() -> Room {
+        Room { free: free_memory().unwrap_or(u64::MAX), place: "memory" }
+    }
+
+    /// A GPU's, of which so many bytes are free.
+    pub fn gpu(free: u64) -> Room {
+        Room { free, place: "the GPU's memory" }
+    }
+
+    /// Whether `need` bytes fit.
+    pub fn check(self, need: u64) -> Result<(), TooLarge> {
+        let Room { free, place } = self;
+        if need <= free { Ok(()) } else { Err(TooLarge { need, free, place }) }
     }
 }
 
 /// Memory of this machine that is free [bytes], where it says.
 pub fn free_memory() -> Option<u64> {
-    available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    amount(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
-/// MemAvailable of /proc/meminfo [bytes].
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// Memory of this machine [bytes], where it says.
+pub fn total_memory() -> Option<u64> {
+    amount(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+}
+
+/// A line of /proc/meminfo [bytes].
+fn amount(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
 /// `1.50 GB`: decimal, as GPUs are sold.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let bytes = bytes as f64;
     let (unit, name) = if bytes < 1e9 { (1e6, "MB") } else { (1e9, "GB") };
     format!("{:.2} {name}", bytes / unit)
@@ -368,19 +438,20 @@ impl Plan {
     fn write_gpus(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<11}{:>10}{:>7}{:>12}{:>11}{:>8}{:>15}  ceilings",
-            "GPU", "TFLOP/s", "TB/s", "ms a step", "tokens/s", "MFU", "largest pass"
+            "\n{:<11}{:>10}{:>7}{:>12}{:>11}{:>8}{:>6}{:>15}  ceilings",
+            "GPU", "TFLOP/s", "TB/s", "ms a step", "tokens/s", "MFU", "fits", "largest pass"
         )?;
-        for GpuPlan { gpu, floor, tokens_per_s, mfu, largest_micro } in &self.gpus {
+        for GpuPlan { gpu, floor, tokens_per_s, mfu, fits, largest_micro, .. } in &self.gpus {
             writeln!(
                 f,
-                "{:<11}{:>10.0}{:>7.2}{:>12.2}{:>11}{:>7.1}%{:>15}  {}",
+                "{:<11}{:>10.0}{:>7.2}{:>12.2}{:>11}{:>7.1}%{:>6}{:>15}  {}",
                 gpu.name,
                 gpu.flops / 1e12,
                 gpu.bandwidth / 1e12,
                 1e3 * floor,
                 count(*tokens_per_s),
                 100.0 * mfu,
+                if *fits { "yes" } else { "no" },
                 commas(*largest_micro as u64),
                 if gpu.measured { "measured" } else { "data sheet" },
             )?;
@@ -391,7 +462,7 @@ impl Plan {
              ms and tokens/s are that floor's: no launch, no overlap lost. Data-sheet peaks are\n\
              not reached in practice. MFU = {} model FLOPs a step / floor / data-sheet peak,\n\
              model FLOPs being 6 Σ rows · n_in · n_out (all weights) + 12 C Σ attended pairs.\n\
-             The largest pass [tokens] leaves {} to the driver.",
+             Whether a pass fits, and the largest that does [tokens], leaves {} to the driver.",
             count(self.model_flops),
             size(RESERVED),
         )
@@ -437,7 +508,8 @@ mod tests {
 
     #[test]
     fn meminfo_is_read() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    1024 kB\n"), Some(1 << 20));
-        assert_eq!(available("MemTotal: 9 kB\n"), None);
+        let name = "MemAvailable:";
+        assert_eq!(amount("MemTotal: 9 kB\nMemAvailable:    1024 kB\n", name), Some(1 << 20));
+        assert_eq!(amount("MemTotal: 9 kB\n", name), None);
     }
 }

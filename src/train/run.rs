@@ -104,9 +104,10 @@ impl<'a, D: Device> Session<'a, D> {
         let Some((dir, progress, passed_over)) = found else {
             return Session::start(dev, run, trainer);
         };
-        checkpoint::load(dev, &mut trainer, &dir, &progress)?;
-        checkpoint::settle(&checkpoints, &progress, run.config.train.keep)?;
-        let steps = run.config.train.steps;
+        let config = run.config;
+        checkpoint::load(dev, &mut trainer, &dir, &progress, config.chance())?;
+        checkpoint::settle(&checkpoints, &progress, config.train.keep)?;
+        let steps = config.train.steps;
         let (telemetry, log) = Telemetry::resume(&run.folder.path, steps, progress.step)?;
         let mut session = Session::of(dev, run, trainer, progress, telemetry);
         session.sampled = log.records.iter().rev().find_map(|record| match record {
@@ -197,8 +198,7 @@ impl<'a, D: Device> Session<'a, D> {
         let (step, train) = (self.progress.step, &config.train);
         let lr = config.schedule.at(step, train.steps);
         let clip = if train.clip > 0.0 { train.clip } else { f64::INFINITY };
-        let stochastic = train.stochastic_rounding.then_some(config.seed);
-        let update = Update { rule: config.optimizer, lr, clip, stochastic };
+        let update = Update { rule: config.optimizer, lr, clip, stochastic: config.chance() };
         self.trainer.step(self.dev, batches, StepKey { seed: config.seed, step }, &update);
         let outcome = self.trainer.outcome();
         self.alive()?;

@@ -4,6 +4,8 @@ use super::draw::{acc, int, poisoned_x, x};
 use super::linear::layer;
 use super::{Check, Draw, Kind, Output, Sizes, Verifier};
 use crate::data::IGNORE;
+use crate::device::cpu::{Cpu, Element};
+use crate::device::gpu::{Gpu, ProductCut};
 use crate::device::{Buffer, Class};
 use crate::ops::linear::Linear;
 use crate::ops::loss::{LossGrads, LossInput, LossOps};
@@ -17,6 +19,8 @@ struct HeadLoss {
     chunk: usize,
     bias: bool,
     train: bool,
+    /// Of its products; None: as the host chooses.
+    cut: Option<ProductCut>,
 }
 
 /// Whether a row's loss is ignored.
@@ -42,9 +46,24 @@ fn weights(draw: &mut Draw, x: &[f64], targets: &[i32], at: &Linear, arena: usiz
     params
 }
 
-impl<D: LossOps> Check<D> for HeadLoss {
-    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
-        let &HeadLoss { rows, width, vocab, chunk, bias, train } = self;
+impl<E: Element> Check<Cpu<E>> for HeadLoss {
+    fn run(&self, dev: &Cpu<E>, draw: &mut Draw) -> Vec<Output> {
+        self.run_on(dev, draw)
+    }
+}
+
+impl Check<Gpu> for HeadLoss {
+    fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
+        dev.fix_products(self.cut);
+        let out = self.run_on(dev, draw);
+        dev.fix_products(None);
+        out
+    }
+}
+
+impl HeadLoss {
+    fn run_on<D: LossOps>(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
+        let &HeadLoss { rows, width, vocab, chunk, bias, train, .. } = self;
         let (at, arena) = layer(width, vocab, bias);
         let inputs = draw.values(rows * width, 1.0);
         let target = |row: usize| if is_ignored(row) { IGNORE } else { (row * 7 % vocab) as i32 };
@@ -81,7 +100,7 @@ pub fn loss(v: &mut Verifier) {
     let mut check = |rows, width, vocab, chunk, bias, train| {
         let passes = if train { "" } else { ", no gradient" };
         let shape = format!("{rows} × {width} → {vocab}, {chunk} at a time{passes}");
-        let check = HeadLoss { rows, width, vocab, chunk, bias, train };
+        let check = HeadLoss { rows, width, vocab, chunk, bias, train, cut: None };
         v.check("head_loss", shape, &check);
     };
     for train in [true, false] {
@@ -99,4 +118,9 @@ pub fn loss(v: &mut Verifier) {
             check(130, 256, vocab, 64, true, true);
         }
     }
+    // Weight gradients in shares, whose sums of an odd number of biases end within a vector.
+    let cut = Some(ProductCut { tile: 2, splits: 2 });
+    let check =
+        HeadLoss { rows: 100, width: 64, vocab: 203, chunk: 100, bias: true, train: true, cut };
+    v.check("head_loss", "100 × 64 → 203, k / 2".into(), &check);
 }

@@ -18,6 +18,8 @@ fn help_ends_with_an_example() {
         &["plan"],
         &["trace"],
         &["report"],
+        &["verify"],
+        &["info"],
     ] {
         let (help, _) = succeeds(lab.program(command).arg("--help"));
         let at = help.rfind("Example").unwrap_or_else(|| panic!("{command:?}:\n{help}"));
@@ -41,6 +43,37 @@ fn every_preset_can_be_planned() {
     refuses(&mut lab.program(&["plan", "--gpu", "Voodoo2"]), &["no GPU `Voodoo2`", "H100"]);
     refuses(&mut lab.program(&["plan", "--tokens", "1000000000000"]), &["batch.tokens", "2^28"]);
     refuses(&mut lab.program(&["plan", "--set", "model.heads=7"]), &["heads 7", "nearest"]);
+    // A shape that no kernel takes: told with the nearest that one does, here as in training.
+    let narrow = ["--set", "model.heads=32", "--set", "model.width=768"];
+    let says = ["heads of width 24", "nearest", "is 16"];
+    refuses(lab.program(&["plan"]).args(narrow), &[&says[..], &["--gpu none"]].concat());
+    succeeds(lab.program(&["plan", "--gpu", "none"]).args(narrow));
+    let odd = ["plan", "--set", "model.inner=1001"];
+    refuses(&mut lab.program(&odd), &["outputs is 1001", "multiples of 8", "1000 works"]);
+}
+
+/// Whatever is here, each kind of device is told of, and what is not here says what would help.
+#[test]
+fn info_tells_of_every_device() {
+    let lab = Lab::new();
+    let (text, _) = succeeds(&mut lab.program(&["info", "--kernels"]));
+    for heading in ["program", "kernels", "emulator", "CPU", "trains on"] {
+        assert!(text.lines().any(|line| line.starts_with(heading)), "no {heading} in\n{text}");
+    }
+    let (json, _) = succeeds(&mut lab.program(&["info", "--kernels", "--json"]));
+    let info: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(info["cpu"]["cores"].as_u64() >= Some(1), "{json}");
+    for device in ["cuda", "emulator"] {
+        let why = &info[device]["unusable"];
+        assert!(why.is_null() || why.as_str().is_some_and(|why| why.contains(": ")), "{json}");
+    }
+    let table = info["kernels"]["table"].as_array().unwrap();
+    let chips = info["kernels"]["chips"].as_array().unwrap().len() as u64;
+    assert_eq!(info["kernels"]["nvcc"].is_null(), table.is_empty());
+    assert!(table.len() as u64 <= chips * info["kernels"]["count"].as_u64().unwrap());
+    for row in table {
+        assert!(text.contains(row["kernel"].as_str().unwrap()), "{row}");
+    }
 }
 
 #[test]

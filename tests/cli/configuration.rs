@@ -99,6 +99,19 @@ fn an_objective_that_the_model_cannot_have() {
     refuses(&mut lab.pretrain("run", &["--objective", "both"]), &["both", "masked, causal"]);
 }
 
+/// Told before a device is looked for, text is tokenized or the directory made.
+#[test]
+fn a_shape_that_no_kernel_takes() {
+    let lab = Lab::new();
+    let sets = ["--set", "model.width=24", "--set", "model.heads=1"];
+    for device in ["cuda", "emulator"] {
+        let parts = ["a rotated head is 24", "multiples of 16: 32 works", "--device cpu"];
+        refuses(lab.pretrain("run", &["--device", device]).args(sets), &parts);
+        assert!(!lab.path("run").exists());
+    }
+    succeeds(lab.pretrain("run", &["--device", "cpu"]).args(sets));
+}
+
 #[test]
 fn a_recipe_that_cannot_be_read() {
     let lab = Lab::new();

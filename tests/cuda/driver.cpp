@@ -143,6 +143,7 @@ API cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = capacity(), SUCCES
 API cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
         case 16: *value = 132; break;                    // multiprocessors
+        case 38: *value = 50 << 20; break;               // L2
         case 75: *value = is("turing") ? 7 : 9; break;   // compute capability, major
         case 76: *value = is("turing") ? 5 : 0; break;   // minor
         case 97: *value = 227 * 1024; break;             // shared memory a block, by opting in

@@ -86,7 +86,8 @@ EXPORT_KERNEL(micro_philox, micro_philox)
 
 // out [8, 32] = x transposed tile by tile by ldmatrix.trans and stmatrix: 4 tiles of 8 x 8.
 extern "C" __global__ void micro_transpose(bf16* out, const bf16* x) {
-    SHARED_ARRAY(bf16, tile, 4 * 64);
+    SHARED_ARRAY(uint4, rows, 32);
+    auto* tile = reinterpret_cast<bf16*>(rows);
     int lane = threadIdx.x;
     ptx::cp_async16(tile + lane * 8, x + lane * 8);
     ptx::cp_async_commit();
@@ -146,8 +147,7 @@ extern "C" __global__ void micro_bulk(float* out, const float* x) {
 EXPORT_KERNEL(micro_bulk, micro_bulk)
 
 // Two CTAs: rank 0 multicasts a tile to both, each adds its rank and sends it to the other.
-extern "C" __global__ void __cluster_dims__(2, 1, 1)
-micro_cluster(const __grid_constant__ CUtensorMap x, float* out) {
+extern "C" __global__ void micro_cluster(const __grid_constant__ CUtensorMap x, float* out) {
     DYNAMIC_SHARED(smem);
     auto* tile = reinterpret_cast<float*>(smem);              // [32]
     auto* inbox = reinterpret_cast<float*>(smem + 128);       // [32]

@@ -25,7 +25,7 @@ compile() {
             $cxx $common $3 -fno-strict-aliasing -I"$emulator" -I"$kernels" -x c++ -c "$source" \
                 -o "$object"
     done
-    for source in "$here"/*.cpp; do
+    for source in "$here/values.cpp" "$here/misuse.cpp"; do
         program=$out/$(basename "$source" .cpp)
         newer "$program" "$source" "$out"/*.o ||
             $cxx $common $2 $4 "$source" "$out"/*.o -o "$program" -lpthread -ldl
@@ -48,13 +48,17 @@ values() {  # BUILD MODES...
     timeout 300 "$build/$1/values" $(echo "$@" | cut -s -d' ' -f2-)
 }
 
-compile plain "-O3" "-O2" ""
+compile plain "-O3" "-O2" "" & plain=$!
+compile check "-O3" "-O1 -fsanitize=thread -fno-tree-vectorize" "" & check=$!
+compile asan "-O1 -fsanitize=address" "-O1 -fsanitize=address" "-fsanitize=address" & asan=$!
+wait $plain && wait $check && wait $asan
+
 for modes in "" "lifo" "random" "lazy" "lazy lifo" "lazy random" "single"; do
     values plain $modes
 done
 timeout 300 "$build/plain/misuse"
+[ ! -e "$here/golden.bin" ] || values plain "replay=$here/golden.bin"
 
-compile check "-O3" "-O1 -fsanitize=thread -fno-tree-vectorize" ""
 values check check
 values check check lazy random
 values check counters >"$build/counters.txt"
@@ -63,7 +67,6 @@ timeout 300 "$build/check/misuse"
 
 # Stacks are switched, so a frame's end is not where AddressSanitizer would look for it.
 export ASAN_OPTIONS=detect_stack_use_after_return=0
-compile asan "-O1 -fsanitize=address" "-O1 -fsanitize=address" "-fsanitize=address"
 values asan
 values asan lazy lifo
 timeout 300 "$build/asan/misuse"

@@ -159,8 +159,8 @@ impl Float for f32 {
         f32::ln(self)
     }
 
-    /// An odd rational approximation (13/6) on |x| ≤ 7.9, where tanh rounds to ±1; the
-    /// coefficients are Eigen's.
+    /// An odd rational approximation (13/6) on |x| ≤ 7.9, within 5 ulp of ±1, and ±1 itself from
+    /// where tanh rounds to it: large arguments must have no slope. The coefficients are Eigen's.
     #[inline(always)]
     fn tanh(self) -> f32 {
         let x = if self > 7.905_31 { 7.905_31 } else { self };
@@ -181,7 +181,8 @@ impl Float for f32 {
         for c in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3] {
             q = f32::mul_add(q, s, c);
         }
-        x * p / q
+        // Also where self is NaN.
+        if self.abs() < 9.02 { x * p / q } else { self.signum() }
     }
 
     /// An odd rational approximation (13/8) on |x| ≤ 4, where erf rounds to ±1; the coefficients
@@ -368,6 +369,10 @@ mod tests {
         let tanh = worst_ulp((-10.0, 10.0), <f32 as Float>::tanh, libm::tanh);
         let erf = worst_ulp((-5.0, 5.0), <f32 as Float>::erf, libm::erf);
         assert!(exp <= 2.0 && tanh <= 5.0 && erf <= 7.0, "exp {exp}, tanh {tanh}, erf {erf}");
+        for x in [9.02, 30.0, f32::INFINITY] {
+            assert_eq!((Float::tanh(x), Float::tanh(-x)), (1.0, -1.0), "tanh {x}");
+        }
+        assert!(<f32 as Float>::tanh(f32::NAN).is_nan());
     }
 
     #[test]

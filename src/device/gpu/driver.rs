@@ -88,6 +88,11 @@ pub type Result<T> = std::result::Result<T, DriverError>;
 pub trait Driver: Debug {
     fn properties(&self) -> &Properties;
 
+    /// Memory that is free now [bytes].
+    fn free_memory(&self) -> Result<u64> {
+        Ok(self.properties().memory)
+    }
+
     /// `bytes` of memory, aligned to 256, not initialised. `label` says in errors what it was for.
     fn alloc(&self, bytes: usize, label: &'static str) -> Result<Address>;
 

@@ -152,6 +152,12 @@ fn built(build: Build) -> &'static str {
     path.unwrap_or("")
 }
 
+/// The names of the builds that were made.
+pub fn builds() -> impl Iterator<Item = &'static str> {
+    let all = [("plain", Build::Plain), ("check", Build::Check), ("asan", Build::Asan)];
+    all.into_iter().filter(|(_, build)| !built(*build).is_empty()).map(|(name, _)| name)
+}
+
 /// AddressSanitizer's library, which a process must preload to use [`Build::Asan`].
 pub fn asan_library() -> Option<&'static str> {
     option_env!("WARPWRIGHT_EMULATOR_ASAN_RUNTIME").filter(|path| !path.is_empty())

@@ -170,6 +170,10 @@ impl<A: Memory, B: Memory> Memory for Lockstep<A, B> {
         Pair { a: self.a.int(class, len), b: self.b.int(class, len) }
     }
 
+    fn logit_rows(&self, vocab: usize) -> usize {
+        self.b.logit_rows(vocab)
+    }
+
     fn fault(&self) -> Option<String> {
         self.a.fault().or_else(|| self.b.fault())
     }

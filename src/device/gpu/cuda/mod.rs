@@ -227,10 +227,14 @@ impl Driver for Cuda {
         &self.properties
     }
 
+    fn free_memory(&self) -> Result<u64> {
+        self.told(result::mem_get_info()).map(|(free, _)| free as u64)
+    }
+
     fn alloc(&self, bytes: usize, label: &'static str) -> Result<Address> {
         // SAFETY: the memory is not initialised, as `alloc` says.
         let memory = unsafe { result::malloc_sync(bytes) };
-        let free = || result::mem_get_info().map_or(0, |(free, _)| free);
+        let free = || self.free_memory().unwrap_or(0);
         self.told(memory).map(Address).map_err(|DriverError(said)| {
             DriverError(format!("{bytes} bytes for {label}, with {} free: {said}", free()))
         })

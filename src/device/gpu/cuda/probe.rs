@@ -8,7 +8,7 @@ use crate::device::gpu::driver::{DriverError, Properties};
 
 /// The oldest driver that loads the kernels: those of CUDA 13.0, since machine code runs on any
 /// driver of its own major version.
-const OLDEST_DRIVER: i32 = 13_000;
+const OLDEST_DRIVER: (i32, i32) = (13, 0);
 /// Compute capability of the oldest chip with kernels.
 pub const OLDEST_CHIP: (u32, u32) = (8, 0);
 
@@ -61,13 +61,32 @@ impl From<Unavailable> for DriverError {
     }
 }
 
-/// All GPUs, in the driver's order; there is at least one.
-pub fn devices() -> Result<Vec<Properties>, Unavailable> {
-    (0..start()?).map(|ordinal| properties(device::get(ordinal)?)).collect()
+/// A GPU, with what launches do not depend on; None where the driver does not say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    pub properties: Properties,
+    /// The highest of its multiprocessors [Hz].
+    pub clock: Option<f64>,
+    /// Of the L2 cache [bytes].
+    pub l2: Option<u32>,
 }
 
-/// Starts the driver; the number of GPUs.
-pub(super) fn start() -> Result<i32, Unavailable> {
+/// All GPUs, in the driver's order; there is at least one.
+pub fn devices() -> Result<Vec<Device>, Unavailable> {
+    let device = |ordinal| {
+        let device = device::get(ordinal)?;
+        // SAFETY: the device came from `device::get`.
+        let attribute = |which| unsafe { device::get_attribute(device, which) }.ok();
+        let khz = attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+        let l2 = attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
+        let (clock, l2) = (khz.map(|khz| 1e3 * f64::from(khz)), l2.map(|bytes| bytes as u32));
+        Ok(Device { properties: properties(device)?, clock, l2 })
+    };
+    (0..start()?).map(device).collect()
+}
+
+/// The version of CUDA that the driver is for, e.g. (13, 0).
+pub fn driver_version() -> Result<(i32, i32), Unavailable> {
     // SAFETY: loading libcuda.so runs its start-up code, as any program that uses a GPU does.
     // Every call below this check panics where the library is missing.
     if !unsafe { sys::is_culib_present() } {
@@ -77,8 +96,14 @@ pub(super) fn start() -> Result<i32, Unavailable> {
     let mut version = 0;
     // SAFETY: the driver writes one integer.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok((version / 1000, version % 1000 / 10))
+}
+
+/// Starts the driver; the number of GPUs.
+pub(super) fn start() -> Result<i32, Unavailable> {
+    let version = driver_version()?;
     if version < OLDEST_DRIVER {
-        return Err(Unavailable::OldDriver(version / 1000, version % 1000 / 10));
+        return Err(Unavailable::OldDriver(version.0, version.1));
     }
     result::init()?;
     match device::get_count()? {
