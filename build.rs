@@ -36,6 +36,13 @@ fn main() -> ExitCode {
     if built.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Where compiled kernels lie: one place for all builds of a profile, as cargo gives `check` and
+/// `build` an OUT_DIR each. It locks the profile's folder, so only one build writes there.
+fn compiled(out: &Path) -> PathBuf {
+    let profile = out.ancestors().nth(3).expect("OUT_DIR is PROFILE/build/NAME/out");
+    profile.join("kernels")
+}
+
 /// The emulated kernels.
 fn emulate(out: &Path) -> Result<(), String> {
     let (kernels, runtime) = (sources("kernels", "cu"), sources("kernels/emulator", "cpp"));
@@ -44,7 +51,7 @@ fn emulate(out: &Path) -> Result<(), String> {
         return Ok(());
     }
     match compiler(out) {
-        Ok(compiler) => emulator::build(&compiler, &kernels, &runtime, out, at_once()),
+        Ok(compiler) => emulator::build(&compiler, &kernels, &runtime, &compiled(out), at_once()),
         Err(why) => {
             emulator::absent();
             warn(&format!("{why}: built without the emulator"));
@@ -68,7 +75,7 @@ fn embed(out: &Path) -> Result<(), String> {
         Ok((nvcc, host)) => {
             // Built anew when the toolkit goes or changes.
             println!("cargo::rerun-if-changed={}", nvcc.path.display());
-            cuda::build(&nvcc, &host, &kernels, out, at_once())
+            cuda::build(&nvcc, &host, &kernels, &compiled(out), out, at_once())
         }
         Err(why) => {
             cuda::absent(out);

@@ -111,12 +111,13 @@ fn release(version: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Compiles and embeds all kernels. The error is what nvcc said, or each remark that the rules
+/// Compiles all kernels into `compiled` and embeds them by `out`. The error is what nvcc said, or each remark that the rules
 /// forbid.
 pub fn build(
     nvcc: &Nvcc,
     host: &Compiler,
     kernels: &[PathBuf],
+    compiled: &Path,
     out: &Path,
     at_once: usize,
 ) -> Result<(), String> {
@@ -128,7 +129,7 @@ pub fn build(
         let mut chips = chips(&text);
         chips.retain(|chip| wanted.is_empty() || wanted.contains(chip));
         if !chips.is_empty() {
-            compile.push(job(nvcc, host, source, &chips, out));
+            compile.push(job(nvcc, host, source, &chips, compiled));
         }
     }
     let outcomes = jobs::run(compile, at_once);
@@ -171,9 +172,9 @@ fn chips(text: &str) -> Vec<&str> {
     named.map_or(CHIPS.to_vec(), |chips| chips.split_whitespace().collect())
 }
 
-fn job(nvcc: &Nvcc, host: &Compiler, source: &Path, chips: &[&str], out: &Path) -> Job {
+fn job(nvcc: &Nvcc, host: &Compiler, source: &Path, chips: &[&str], folder: &Path) -> Job {
     let stem = source.file_stem().expect("a kernel has a name").to_string_lossy();
-    let output = out.join("cuda").join(format!("{stem}.fatbin"));
+    let output = folder.join("cuda").join(format!("{stem}.fatbin"));
     let mut command = vec![nvcc.path.to_string_lossy().into_owned()];
     let mut add = |words: &[&str]| command.extend(words.iter().map(|word| word.to_string()));
     add(&["-fatbin", "-O3", "-std=c++17", "-lineinfo", "-Ikernels"]);

@@ -93,7 +93,7 @@ def main():
         "| kernel | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    for fatbin in sorted((out / "cuda").glob("*.fatbin")):
+    for fatbin in sorted((out.parents[2] / "kernels" / "cuda").glob("*.fatbin")):
         for kernel, code in sorted(instructions(tool, fatbin, args.chip).items()):
             row = known[fatbin.stem, kernel]
             cells = [row["registers"], row["shared"], str(len(code))]

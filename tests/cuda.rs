@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use runs::Lab;
 use warpwright::device::gpu::cuda::{Cuda, probe};
-use warpwright::device::gpu::driver::{Address, Driver, Launch, TileShape};
+use warpwright::device::gpu::driver::{Address, Driver, Fetch, Launch, TileShape};
 use warpwright::device::gpu::{Gpu, Kernels, module};
 use warpwright::verify::{Request, Sizes, verify};
 
@@ -214,7 +214,7 @@ fn is_refused(words: &[&str]) {
 fn copies_arrive_whole_and_in_order() {
     let log = on_driver("copies_arrive_whole_and_in_order", "", || {
         let gpu = gpu();
-        // More than two staging buffers, and not a multiple of one.
+        // More than all staging slots, and not a multiple of one.
         let bytes: Vec<u8> = (0..20_000_003u32).map(|i| (i * 7 + i / 1009) as u8).collect();
         let [a, b] = ["a", "b"].map(|label| gpu.alloc(bytes.len(), label).unwrap());
         gpu.fill(b, 1, bytes.len()).unwrap();
@@ -235,6 +235,33 @@ fn copies_arrive_whole_and_in_order() {
     });
     // All that was taken was given back.
     assert!(log.is_none_or(|log| log == "released\n"));
+}
+
+/// The driver of the tests does nothing before somebody waits.
+#[test]
+fn results_are_fetched_and_uploads_given_without_waiting() {
+    on_driver("results_are_fetched_and_uploads_given_without_waiting", "", || {
+        let gpu = gpu();
+        let word = gpu.alloc(4, "test").unwrap();
+        let fetches: Vec<Fetch> = (0..40u32)
+            .map(|step| {
+                gpu.upload(word, &step.to_le_bytes()).unwrap();
+                gpu.fetch(word, 4).unwrap()
+            })
+            .collect();
+        let last = fetches[39];
+        assert!(!gpu.arrived(last));
+        let read = |fetch| {
+            let mut bytes = [0; 4];
+            gpu.fetched(fetch, &mut bytes).unwrap();
+            u32::from_le_bytes(bytes)
+        };
+        assert_eq!(read(fetches[39 - 15]), 39 - 15);
+        assert!(!gpu.arrived(last));
+        assert_eq!(read(last), 39);
+        assert!(gpu.arrived(last));
+        gpu.free(word);
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use half::bf16;
 use support::{batch, lively, zoo};
 use warpwright::device::cpu::Cpu;
 use warpwright::device::gpu::driver::{
-    Address, Driver, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
+    Address, Driver, Fetch, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
 };
 use warpwright::device::gpu::emulator::{Emulator, Modes};
 use warpwright::device::gpu::{Gpu, Kernels};
@@ -156,6 +156,19 @@ impl<D: Driver> Driver for Counting<D> {
         self.driver.download(from, bytes)
     }
 
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Fetch> {
+        self.driver.fetch(from, bytes)
+    }
+
+    fn arrived(&self, fetch: Fetch) -> bool {
+        self.driver.arrived(fetch)
+    }
+
+    fn fetched(&self, fetch: Fetch, bytes: &mut [u8]) -> Result<()> {
+        self.counts.waits.set(self.counts.waits.get() + 1);
+        self.driver.fetched(fetch, bytes)
+    }
+
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
         self.driver.copy(to, from, bytes)
     }
@@ -216,10 +229,16 @@ fn a_step_neither_allocates_nor_waits() {
         );
         dev.reserve(rehearsed);
         let before = (counts.allocations.get(), counts.waits.get());
-        for step in 0..2 {
+        // Outcomes are asked for after each step, and looked at when all have begun.
+        let mut step = |step| {
             trainer.step(&dev, std::slice::from_ref(&micro), StepKey { seed: 5, step }, &update);
-        }
+            trainer.pending()
+        };
+        let pending = [0, 1].map(&mut step);
         assert_eq!((counts.allocations.get(), counts.waits.get()), before, "{name}");
-        assert!(trainer.outcome().loss.is_finite(), "{name}: {:?}", dev.fault());
+        let outcomes = pending.map(|pending| pending.outcome());
+        assert!(outcomes[1].loss.is_finite(), "{name}: {:?}", dev.fault());
+        assert_eq!(outcomes.map(|outcome| outcome.applied), [1, 2], "{name}");
+        assert_ne!(outcomes[0].loss, outcomes[1].loss, "{name}");
     }
 }

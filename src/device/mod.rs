@@ -81,6 +81,36 @@ pub trait Buffer {
         self.read(0, &mut out);
         out
     }
+
+    /// Starts to bring the few elements of a small tensor to the host, after all work so far,
+    /// without waiting for it.
+    fn fetch(&self) -> Fetched<Self::Host> {
+        Fetched::Here(self.to_vec())
+    }
+}
+
+/// Elements on their way to the host; see [`Buffer::fetch`].
+pub enum Fetched<T> {
+    Here(Vec<T>),
+    /// Whether they have come, and what waits for them.
+    Coming(Box<dyn Fn() -> bool>, Box<dyn FnOnce() -> Vec<T>>),
+}
+
+impl<T> Fetched<T> {
+    /// Whether [`Fetched::wait`] would return at once.
+    pub fn is_here(&self) -> bool {
+        match self {
+            Fetched::Here(_) => true,
+            Fetched::Coming(is_here, _) => is_here(),
+        }
+    }
+
+    pub fn wait(self) -> Vec<T> {
+        match self {
+            Fetched::Here(values) => values,
+            Fetched::Coming(_, wait) => wait(),
+        }
+    }
 }
 
 /// How a type of number is held.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::prepare::Prepared;
-use super::step::{Outcome, StepKey, Trainer};
+use super::step::{Outcome, Pending, StepKey, Trainer};
 use crate::checkpoint::{self, CheckpointError, Contents, Progress};
 use crate::config::Config;
 use crate::data::Batch;
@@ -63,7 +63,10 @@ pub struct Session<'a, D: Device> {
     dev: &'a Meter<D>,
     run: &'a Run<'a>,
     pub trainer: Trainer<Meter<D>>,
+    /// Up to the last step whose outcome is known.
     progress: Progress,
+    /// The step after it, if the device works on it, and its learning rate.
+    running: Option<(Pending, f64)>,
     pub telemetry: Telemetry,
     /// When the step that runs began.
     since: Instant,
@@ -135,6 +138,7 @@ impl<'a, D: Device> Session<'a, D> {
             run,
             trainer,
             progress,
+            running: None,
             telemetry,
             since: Instant::now(),
             saved,
@@ -176,6 +180,7 @@ impl<'a, D: Device> Session<'a, D> {
             self.since = Instant::now();
             for batches in receiver {
                 if self.run.stop.load(Ordering::Relaxed) {
+                    self.settle()?;
                     return Ok(End::Interrupted(self.progress.step));
                 }
                 self.take_step(&batches)?;
@@ -192,34 +197,51 @@ impl<'a, D: Device> Session<'a, D> {
         Ok(end)
     }
 
-    /// One step, and all that is due after it.
+    /// Starts a step, and does all that is due after it. What came of the step before is looked
+    /// at only now, so that the device has work while the host does this.
     fn take_step(&mut self, batches: &[Batch]) -> Result<(), RunError> {
         let config = self.run.config;
-        let (step, train) = (self.progress.step, &config.train);
+        let train = &config.train;
+        let step = self.progress.step + u64::from(self.running.is_some());
         let lr = config.schedule.at(step, train.steps);
         let clip = if train.clip > 0.0 { train.clip } else { f64::INFINITY };
         let update = Update { rule: config.optimizer, lr, clip, stochastic: config.chance() };
         self.trainer.step(self.dev, batches, StepKey { seed: config.seed, step }, &update);
-        let outcome = self.trainer.outcome();
-        self.alive()?;
-        self.count(&outcome);
-        let record = self.train_record(&outcome, lr);
-        self.telemetry.record(&Record::Train(record))?;
-        if self.progress.skipped_in_a_row > 0 {
-            self.note("loss or gradient not finite: the step changed nothing".into())?;
-            if self.progress.skipped_in_a_row >= train.max_skipped.max(1) {
-                let (count, step) = (self.progress.skipped_in_a_row, self.progress.step);
-                return Err(RunError::NotFinite { count, step });
-            }
-        }
-        let (step, last) = (self.progress.step, self.progress.step == train.steps);
+        let pending = self.trainer.pending();
+        self.settle()?;
+        let here = pending.is_here();
+        self.running = Some((pending, lr));
+
+        let (step, last) = (step + 1, step + 1 == train.steps);
         let due = |every: u64| every > 0 && step % every == 0;
         let save = last || due(train.checkpoint_every);
-        if (save || due(train.eval_every)) && !self.run.data.heldout.is_empty() {
+        let evaluate = (save || due(train.eval_every)) && !self.run.data.heldout.is_empty();
+        if here || save || evaluate {
+            self.settle()?;
+        }
+        if evaluate {
             self.evaluate()?;
         }
         if save {
             self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the step that runs, if one does, and records what came of it.
+    fn settle(&mut self) -> Result<(), RunError> {
+        let Some((pending, lr)) = self.running.take() else { return Ok(()) };
+        let outcome = pending.outcome();
+        self.alive()?;
+        self.count(&outcome);
+        let record = self.train_record(&outcome, lr);
+        self.telemetry.record(&Record::Train(record))?;
+        let (count, step) = (self.progress.skipped_in_a_row, self.progress.step);
+        if count > 0 {
+            self.note("loss or gradient not finite: the step changed nothing".into())?;
+            if count >= self.run.config.train.max_skipped.max(1) {
+                return Err(RunError::NotFinite { count, step });
+            }
         }
         Ok(())
     }

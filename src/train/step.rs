@@ -4,7 +4,7 @@
 //! the whole step, so cutting a step into micro-batches does not change what is minimised.
 
 use crate::data::{Batch, IGNORE};
-use crate::device::{Buffer, Class, Device};
+use crate::device::{Buffer, Class, Device, Fetched};
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::{Capacity, DeviceBatch};
@@ -52,6 +52,36 @@ pub struct Outcome {
     pub skipped: u64,
 }
 
+/// The outcome of a step, or an evaluation, on its way to the host.
+pub struct Pending {
+    tokens: Fetched<f64>,
+    pairs: Fetched<f64>,
+    control: Fetched<f64>,
+    pair: bool,
+}
+
+impl Pending {
+    /// Whether [`Pending::outcome`] would return at once.
+    pub fn is_here(&self) -> bool {
+        self.tokens.is_here() && self.pairs.is_here() && self.control.is_here()
+    }
+
+    /// Waits for it.
+    pub fn outcome(self) -> Outcome {
+        let [tokens, pairs, control] = [self.tokens, self.pairs, self.control].map(Fetched::wait);
+        let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
+        Outcome {
+            loss: mean(tokens[0], tokens[2]),
+            accuracy: mean(tokens[1], tokens[2]),
+            labelled: tokens[2] as u64,
+            pair: (self.pair).then(|| (mean(pairs[0], pairs[2]), mean(pairs[1], pairs[2]))),
+            norm: control[0],
+            applied: control[2] as u64,
+            skipped: control[3] as u64,
+        }
+    }
+}
+
 /// Which step it is.
 #[derive(Debug, Clone, Copy)]
 pub struct StepKey {
@@ -92,7 +122,7 @@ impl<D: Device> Trainer<D> {
         dev.store(&mut self.model.params, &self.state.master);
     }
 
-    /// One step over `micros`. What came of it is read by [`Trainer::outcome`].
+    /// One step over `micros`. [`Trainer::pending`] asks what came of it.
     pub fn step(&mut self, dev: &D, micros: &[Batch], key: StepKey, update: &Update) {
         let pair = self.model.arch.pair;
         let scales = scales(micros);
@@ -127,21 +157,19 @@ impl<D: Device> Trainer<D> {
         Outcome { norm: 0.0, ..self.outcome() }
     }
 
-    /// What the last step, or evaluation, came to.
-    pub fn outcome(&self) -> Outcome {
-        let [tokens, pairs] = [&self.sums.tokens, &self.sums.pairs].map(Buffer::to_vec);
-        let control = self.state.control.to_vec();
-        let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
-        Outcome {
-            loss: mean(tokens[0], tokens[2]),
-            accuracy: mean(tokens[1], tokens[2]),
-            labelled: tokens[2] as u64,
-            pair: (self.model.arch.pair)
-                .then(|| (mean(pairs[0], pairs[2]), mean(pairs[1], pairs[2]))),
-            norm: control[0],
-            applied: control[2] as u64,
-            skipped: control[3] as u64,
+    /// Starts to bring what the last step, or evaluation, comes to.
+    pub fn pending(&self) -> Pending {
+        Pending {
+            tokens: self.sums.tokens.fetch(),
+            pairs: self.sums.pairs.fetch(),
+            control: self.state.control.fetch(),
+            pair: self.model.arch.pair,
         }
+    }
+
+    /// What the last step, or evaluation, came to; waits for it.
+    pub fn outcome(&self) -> Outcome {
+        self.pending().outcome()
     }
 }
 

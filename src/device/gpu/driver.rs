@@ -1,7 +1,7 @@
 //! What a GPU offers, in the dozen calls that we need, so that one launcher serves a real GPU
 //! ([`super::cuda`]) and the emulator ([`super::emulator`]).
 //!
-//! Everything but [`Driver::download`] and [`Driver::wait`] may return before the device has done
+//! Everything but [`Driver::download`], [`Driver::fetched`] and [`Driver::wait`] may return before the device has done
 //! it; work is done in the order of the calls, as on one stream.
 
 use std::ffi::c_void;
@@ -77,6 +77,16 @@ pub struct Mark(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recording(pub usize);
 
+/// A small result on its way to the host; see [`Driver::fetch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch(pub usize);
+
+/// The longest fetch [bytes].
+pub const FETCHED: usize = 256;
+
+/// Fetches that are kept; an older one is gone.
+pub const FETCHES: usize = 16;
+
 /// What went wrong on a device, in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -104,6 +114,16 @@ pub trait Driver: Debug {
 
     /// Waits for all work so far and copies to the host.
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// Starts to copy up to [`FETCHED`] bytes to the host, after all work so far, and waits for
+    /// nothing.
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Fetch>;
+
+    /// Whether a fetch is there.
+    fn arrived(&self, fetch: Fetch) -> bool;
+
+    /// Waits for a fetch, one of the last [`FETCHES`]; `bytes` has its length.
+    fn fetched(&self, fetch: Fetch, bytes: &mut [u8]) -> Result<()>;
 
     /// Copies within the device.
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()>;

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 
 use super::driver::{
-    Address, Driver, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
+    Address, Driver, Fetch, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
 };
 
 /// Counts.
@@ -40,6 +40,19 @@ impl Driver for Dry {
     }
 
     fn download(&self, _: Address, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn fetch(&self, _: Address, _: usize) -> Result<Fetch> {
+        Ok(Fetch(0))
+    }
+
+    fn arrived(&self, _: Fetch) -> bool {
+        true
+    }
+
+    fn fetched(&self, _: Fetch, bytes: &mut [u8]) -> Result<()> {
         bytes.fill(0);
         Ok(())
     }

@@ -13,7 +13,8 @@ use std::time::Instant;
 use libloading::Library;
 
 use super::driver::{
-    Address, Driver, DriverError, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
+    Address, Driver, DriverError, FETCHED, FETCHES, Fetch, Launch, Mark, Properties, Recording,
+    Result, TensorMap, TileShape,
 };
 
 /// Which build of the kernels runs.
@@ -140,6 +141,8 @@ pub struct Emulator {
     /// Parameter sizes of each kernel.
     kernels: BTreeMap<String, Vec<u32>>,
     marks: RefCell<Vec<Instant>>,
+    /// What was fetched, and how often.
+    fetches: RefCell<([[u8; FETCHED]; FETCHES], usize)>,
 }
 
 /// Where the build left the library of each [`Build`]; empty where there was no C++ compiler.
@@ -193,7 +196,14 @@ impl Emulator {
         // SAFETY: it is a build of kernels/emulator.
         let api = unsafe { Api::of(library) }.map_err(failed)?;
         let kernels = kernels(&api);
-        Ok(Emulator { api, modes, properties: properties(), kernels, marks: RefCell::default() })
+        Ok(Emulator {
+            api,
+            modes,
+            properties: properties(),
+            kernels,
+            marks: RefCell::default(),
+            fetches: RefCell::new(([[0; FETCHED]; FETCHES], 0)),
+        })
     }
 
     /// The names of all kernels.
@@ -291,6 +301,22 @@ impl Driver for Emulator {
         unsafe {
             std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len())
         };
+        Ok(())
+    }
+
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Fetch> {
+        let (kept, count) = &mut *self.fetches.borrow_mut();
+        self.download(from, &mut kept[*count % FETCHES][..bytes])?;
+        *count += 1;
+        Ok(Fetch(*count - 1))
+    }
+
+    fn arrived(&self, _: Fetch) -> bool {
+        true
+    }
+
+    fn fetched(&self, fetch: Fetch, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(&self.fetches.borrow().0[fetch.0 % FETCHES][..bytes.len()]);
         Ok(())
     }
 

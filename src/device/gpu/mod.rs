@@ -25,8 +25,8 @@ use clap::ValueEnum;
 use half::bf16;
 
 use crate::device::cpu::HostElement;
-use crate::device::{Buffer, Class, Format, Memory};
-use driver::{Address, Driver, DriverError, Result};
+use crate::device::{Buffer, Class, Fetched, Format, Memory};
+use driver::{Address, Driver, DriverError, Fetch, Result};
 
 /// Which kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -251,6 +251,25 @@ impl<T: Pod + HostElement> Buffer for Tensor<T> {
         let to = self.at(start);
         self.state.attempt("write", |driver| driver.upload(to, cast_slice(&stored)));
     }
+
+    fn fetch(&self) -> Fetched<T::Host> {
+        let (len, bytes) = (self.len, self.len * size_of::<T>());
+        let started = self.state.attempt("read", |driver| driver.fetch(self.at(0), bytes));
+        let Some(fetch) = started else { return Fetched::Here(vec![T::Host::default(); len]) };
+        let (asked, taken) = (Rc::clone(&self.state), Rc::clone(&self.state));
+        Fetched::Coming(
+            Box::new(move || asked.driver.arrived(fetch)),
+            Box::new(move || fetched::<T>(&taken, fetch, len)),
+        )
+    }
+}
+
+/// What was fetched, as the host sees it; zeros after a fault.
+fn fetched<T: Pod + HostElement>(state: &State, fetch: Fetch, len: usize) -> Vec<T::Host> {
+    let mut stored = vec![T::zeroed(); len];
+    let bytes = cast_slice_mut(&mut stored);
+    state.attempt("read", |driver| driver.fetched(fetch, bytes));
+    stored.into_iter().map(T::to_host).collect()
 }
 
 impl Memory for Gpu {

@@ -25,7 +25,8 @@ use cudarc::driver::sys::{
 };
 
 use super::driver::{
-    Address, Driver, DriverError, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
+    Address, Driver, DriverError, Fetch, Launch, Mark, Properties, Recording, Result, TensorMap,
+    TileShape,
 };
 use super::module as kernels;
 use probe::Unavailable;
@@ -255,6 +256,18 @@ impl Driver for Cuda {
             return self.wait();
         }
         self.told(self.staging.borrow_mut().download(from.0, bytes, self.stream))
+    }
+
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Fetch> {
+        self.told(self.staging.borrow_mut().fetch(from.0, bytes, self.stream))
+    }
+
+    fn arrived(&self, fetch: Fetch) -> bool {
+        self.staging.borrow().arrived(fetch)
+    }
+
+    fn fetched(&self, fetch: Fetch, bytes: &mut [u8]) -> Result<()> {
+        self.told(self.staging.borrow().fetched(fetch, bytes))
     }
 
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
