@@ -64,3 +64,16 @@ fn no_stray_access() {
         (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{said}\n{errors}");
 }
+
+/// The learner's view of a kernel: what each line costs in sectors and wavefronts.
+#[test]
+fn counters_name_lines_of_the_kernel() {
+    let verify = ["verify", "--op", "reduce", "--kernels", "fast", "--counters", "--seed", "1"];
+    let program = env!("CARGO_BIN_EXE_warpwright");
+    let out = std::process::Command::new(program).args(verify).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{said}");
+    let counted =
+        |what: &str| said.lines().any(|l| l.starts_with("reduce.cu:") && l.contains(what));
+    assert!(counted("32-byte sectors") && counted("wavefronts"), "{said}");
+}

@@ -33,16 +33,16 @@ pub struct VerifyArgs {
     /// Shapes: small for the emulator, full for a GPU [default: what suits the device]
     #[arg(long, value_enum)]
     pub sizes: Option<SizesArg>,
-    /// Emulator: how the kernels are compiled
-    #[arg(long, value_enum, default_value = "plain")]
-    pub build: BuildArg,
+    /// Emulator: how the kernels are compiled [default: plain, or check where that counts]
+    #[arg(long, value_enum)]
+    pub build: Option<BuildArg>,
     /// Emulator: which of the threads that can run runs next
     #[arg(long, value_enum, default_value = "fifo")]
     pub order: OrderArg,
     /// Emulator: asynchronous copies land as late as the rules allow
     #[arg(long)]
     pub lazy: bool,
-    /// Emulator: count bank conflicts and memory sectors by source line (with --build check)
+    /// Emulator: count bank conflicts and memory sectors by source line
     #[arg(long)]
     pub counters: bool,
     /// Runs of each launch that must give the same bits
@@ -98,9 +98,12 @@ fn families() -> Vec<&'static str> {
 fn after_help() -> String {
     let families: Vec<&str> = families();
     format!(
-        "Families: {}\n\nExamples:\n  warpwright verify\n  warpwright verify --op norm --build \
-         check --counters\n  warpwright verify --lazy --order random --seed 7\n  warpwright verify \
-         --device cuda --json verified.json",
+        "Families: {}\n\nExamples:\n  \
+         warpwright verify\n  \
+         warpwright verify --op norm --build check\n  \
+         warpwright verify --op norm --kernels fast --counters\n  \
+         warpwright verify --lazy --order random --seed 7\n  \
+         warpwright verify --device cuda --json verified.json",
         families.join(", ")
     )
 }
@@ -168,6 +171,9 @@ fn open(args: &VerifyArgs, kernels: Kernels) -> Result<Gpu> {
         }
         return Ok(gpu::open(Place::Cuda, kernels)?);
     }
+    if args.counters && build(args) != Build::Check {
+        bail!("only the check build counts: leave --build away");
+    }
     let emulator = match &args.library {
         Some(library) => Emulator::at(library, modes(args))?,
         None => Emulator::new(modes(args))?,
@@ -175,13 +181,18 @@ fn open(args: &VerifyArgs, kernels: Kernels) -> Result<Gpu> {
     Ok(Gpu::new(Box::new(emulator), kernels))
 }
 
+fn build(args: &VerifyArgs) -> Build {
+    match args.build {
+        Some(BuildArg::Check) => Build::Check,
+        None if args.counters => Build::Check,
+        None | Some(BuildArg::Plain) => Build::Plain,
+        Some(BuildArg::Asan) => Build::Asan,
+    }
+}
+
 fn modes(args: &VerifyArgs) -> Modes {
     Modes {
-        build: match args.build {
-            BuildArg::Plain => Build::Plain,
-            BuildArg::Check => Build::Check,
-            BuildArg::Asan => Build::Asan,
-        },
+        build: build(args),
         order: match args.order {
             OrderArg::Fifo => Order::Fifo,
             OrderArg::Lifo => Order::Lifo,
@@ -197,7 +208,7 @@ fn modes(args: &VerifyArgs) -> Modes {
 /// AddressSanitizer's library, if this process must first be started anew with it.
 fn wants_preload(args: &VerifyArgs) -> Option<OsString> {
     let library = OsString::from(emulator::asan_library()?);
-    let asan = args.device == Place::Emulator && matches!(args.build, BuildArg::Asan);
+    let asan = args.device == Place::Emulator && build(args) == Build::Asan;
     (asan && std::env::var_os("LD_PRELOAD").as_ref() != Some(&library)).then_some(library)
 }
 
