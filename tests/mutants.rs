@@ -77,7 +77,8 @@ fn library(mutant: &Mutant, build: &str, folder: &Path) -> PathBuf {
         // Compiling takes longer than running.
         _ => &["-O0"],
     };
-    let common = ["-std=c++17", "-fPIC", "-march=native", "-fno-strict-aliasing", "-w", "-x", "c++"];
+    let common =
+        ["-std=c++17", "-fPIC", "-march=native", "-fno-strict-aliasing", "-w", "-x", "c++"];
     let mut link = compiler();
     link.args(["-shared", "-Wl,-Bsymbolic"]);
     let is_object = |path: &PathBuf| path.extension().is_some_and(|e| e == "o");
@@ -157,7 +158,10 @@ fn every_mutant_is_caught() {
     for (mode, ..) in MODES {
         let by = caught.iter().filter(|modes| modes.contains(&mode)).count();
         let alone = caught.iter().filter(|modes| **modes == [mode]).count();
-        println!("{mode:<6} catches {by}{}", if all { format!(", {alone} alone") } else { "".into() });
+        println!(
+            "{mode:<6} catches {by}{}",
+            if all { format!(", {alone} alone") } else { "".into() }
+        );
     }
     let mut wrong = Vec::new();
     for (mutant, modes) in mutants.iter().zip(&caught) {
