@@ -16,6 +16,7 @@ static const Misuse MISUSES[] = {
     {"bad_uninitialised", 1, 32, 1, 0, true, "uninitialised shared memory", "thread 31"},
     {"bad_bounds", 1, 1, 1, 0, true, "out of bounds: write", "'out' byte 1024 of 1024"},
     {"bad_read_bounds", 1, 1, 1, 0, true, "out of bounds: read", "'x' byte -2"},
+    {"bad_alignment", 1, 1, 1, 0, true, "misaligned access of 16 bytes", "misuse.cu:42"},
     {"bad_blocks", 4, 32, 1, 0, true, "race between blocks", "'out' byte 0"},
     {"bad_global_in_block", 1, 32, 1, 0, true, "race in global memory", ""},
     {"bad_turnstile", 4, 1, 1, 0, true, "race between blocks", ""},

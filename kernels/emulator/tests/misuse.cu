@@ -38,6 +38,11 @@ extern "C" __global__ void bad_read_bounds(float* out, const bf16* x) {
 }
 EXPORT_KERNEL(bad_read_bounds, bad_read_bounds)
 
+extern "C" __global__ void bad_alignment(float* out, const float* x) {
+    *reinterpret_cast<float4*>(out) = *reinterpret_cast<const float4*>(x + 1);
+}
+EXPORT_KERNEL(bad_alignment, bad_alignment)
+
 extern "C" __global__ void bad_blocks(float* out) {
     if (threadIdx.x == 0) out[blockIdx.x / 2] = 1;
 }
