@@ -5,6 +5,7 @@ mod runs;
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -14,6 +15,7 @@ use support::zoo;
 use warpwright::bench::batches::{self, Lengths, batch, lengths};
 use warpwright::bench::call::Call;
 use warpwright::bench::measure::{Bench, facts};
+use warpwright::bench::nvml::{Nvml, Reading};
 use warpwright::bench::prepare::{Source, block};
 use warpwright::bench::report::Report;
 use warpwright::bench::{ceilings, recorder, sweep};
@@ -177,8 +179,9 @@ fn ops_are_told_and_compared() {
 #[test]
 fn a_step_is_told() {
     let lab = Lab::new();
-    let args = ["bench", "step", "--no-verify", "--json", "step.json", "--micro", "8"];
-    let said = succeeds(lab.program(&args).args(SMALL).args(["--lengths", "mlperf"]));
+    let args = ["bench", "step", "--no-verify", "--json", "step.json", "--html", "step.html"];
+    let said =
+        succeeds(lab.program(&args).args(SMALL).args(["--lengths", "mlperf", "--micro", "8"]));
     for words in ["tokens/s", "MFU", "model FLOPs", "idle", "floor", "activations"] {
         assert!(said.contains(words), "no {words} in\n{said}");
     }
@@ -187,6 +190,18 @@ fn a_step_is_told() {
     assert_eq!(json["step"]["tokens"], 16);
     assert_eq!(json["rows"][0]["op"], "step");
     Report::read(&lab.path("step.json")).unwrap();
+    // The page stands alone, and has a mark for every op that computes, and every call.
+    let page = std::fs::read_to_string(lab.path("step.html")).unwrap();
+    for part in ["<script", "http://", "https://", "NaN", "inf%"] {
+        assert!(!page.contains(part), "{part} in the page");
+    }
+    let computing = json["rows"].as_array().unwrap().iter().filter(|row| row["flops"] != 0.0);
+    assert_eq!(page.matches("<circle").count(), computing.count());
+    let calls: u64 = json["rows"].as_array().unwrap()[1..]
+        .iter()
+        .map(|row| row["calls"].as_u64().unwrap())
+        .sum();
+    assert_eq!(page.matches("<rect").count() as u64, calls);
 }
 
 /// Kernels are verified first, and a sweep has a row a mask and a direction.
@@ -211,7 +226,7 @@ fn what_cannot_be_is_refused_with_a_way_out() {
     refuses(&mut bench(&["ops", "--tokens", "0"]), &["--tokens"]);
     refuses(&mut bench(&["ops", "--seq", "0"]), &["--seq"]);
     refuses(&mut bench(&["ops", "--op", "rope"]), &["no op of the family rope"]);
-    refuses(&mut bench(&["ops", "--budget", "-1"]), &["0 to 3600"]);
+    refuses(&mut bench(&["ops", "--budget=-1"]), &["0 to 3600"]);
     refuses(&mut bench(&["step", "--micro", "3"]), &["micro"]);
     refuses(&mut bench(&["attention", "--head-dim", "63"]), &["63"]);
     refuses(&mut bench(&["attention", "--head-dim", "0"]), &["--head-dim"]);
@@ -220,4 +235,40 @@ fn what_cannot_be_is_refused_with_a_way_out() {
     let compare = |b| ["bench", "compare", "bad.json", b];
     refuses(&mut lab.program(&compare("bad.json")), &["bad.json", "--json"]);
     refuses(&mut lab.program(&compare("none.json")), &["bad.json"]);
+}
+
+/// A management library that knows one GPU, for a process that finds it.
+#[test]
+fn the_state_of_a_gpu_is_read_where_it_is_told() {
+    if std::env::var_os("FAKE_NVML").is_some() {
+        let nvml = Nvml::open("00000000:3B:00.0").unwrap();
+        let wanted = Reading {
+            clock: Some(1980),
+            power: Some(699.5),
+            power_limit: None,
+            temperature: Some(71),
+            throttled: Some(vec!["power cap".into()]),
+        };
+        assert_eq!(nvml.read(), wanted);
+        assert!(Nvml::open("00000000:00:00.0").is_none());
+        return;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvml");
+    std::fs::create_dir_all(&folder).unwrap();
+    let compiler = std::env::var("CXX").unwrap_or("c++".into());
+    let mut words = compiler.split_whitespace();
+    let mut build = Command::new(words.next().unwrap());
+    build.args(words).args(["-shared", "-fPIC", "tests/bench_nvml/nvml.cpp", "-o"]);
+    if !build.arg(folder.join("libnvidia-ml.so.1")).status().is_ok_and(|built| built.success()) {
+        eprintln!("no C++ compiler, so no library to test against");
+        return;
+    }
+    let test = "the_state_of_a_gpu_is_read_where_it_is_told";
+    let ran = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env("LD_LIBRARY_PATH", folder)
+        .env("FAKE_NVML", "1")
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
 }

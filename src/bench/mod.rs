@@ -12,6 +12,7 @@ pub mod ceilings;
 pub mod compare;
 pub mod measure;
 pub mod nvml;
+pub mod page;
 pub mod prepare;
 pub mod recorder;
 pub mod report;

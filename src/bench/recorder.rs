@@ -191,7 +191,9 @@ impl LinearOps for Recorder {
 impl RopeOps for Recorder {
     fn rope(&self, _: &mut X, table: &Acc, _: &Int, at: &Attention, rows: usize, turn: Turn) {
         let context = table.len() / at.head_dim;
-        self.note(Call::Rope { at: still_attention(at), rows, context, turn });
+        // What a head may see is not its business.
+        let at = Attention { causal: false, window: None, dropout: None, ..*at };
+        self.note(Call::Rope { at, rows, context, turn });
     }
 }
 

@@ -115,6 +115,9 @@ pub struct StepFacts {
     pub idle: f64,
     /// The step's floor [s], see [`Row::floor`].
     pub floor: f64,
+    /// Every call of a step in its order, and what it took [s]; for the page alone.
+    #[serde(skip)]
+    pub sequence: Vec<(&'static str, f64)>,
 }
 
 impl Row {

@@ -63,7 +63,7 @@ pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row
     gpu.reserve(workspace as usize);
     let seconds = whole(bench, job)?;
     let timing = Timing::of(seconds);
-    let records = by_op(gpu, job)?;
+    let (records, sequence) = by_op(gpu, job)?;
     let sum = |of: fn(&OpRecord) -> f64| -> f64 { records[0].iter().map(of).sum() };
     let (flops, bytes) = (sum(|r| r.flops), sum(|r| r.bytes));
     let shape = job.shape.clone();
@@ -75,6 +75,7 @@ pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row
     let figures = (ceiling, floor, step.bound.as_str());
     let step = Row::new((step.op, step.shape, 1), timing, (flops, bytes), figures);
     let facts = facts(bench, job, ceilings, &step, total(|r| r.seconds));
+    let facts = StepFacts { sequence, ..facts };
     Ok(([vec![step], ops].concat(), facts))
 }
 
@@ -97,8 +98,11 @@ fn whole(bench: &Bench, job: &Job) -> Result<Vec<f64>> {
     Ok(seconds)
 }
 
-/// What each op and size took, of each of some steps.
-fn by_op(gpu: &Gpu, job: &Job) -> Result<Vec<Vec<OpRecord>>> {
+/// Ops in the order of their calls, and the seconds of each call.
+type Sequence = Vec<(&'static str, f64)>;
+
+/// What each op and size took, of each of some steps; and the last step, call by call.
+fn by_op(gpu: &Gpu, job: &Job) -> Result<(Vec<Vec<OpRecord>>, Sequence)> {
     let dev = Meter::by_clock(gpu.clone(), Box::new(gpu.clone()));
     let mut steps = Steps::new(&dev, job)?;
     steps.take(&dev, job.micros)?;
@@ -108,7 +112,7 @@ fn by_op(gpu: &Gpu, job: &Job) -> Result<Vec<Vec<OpRecord>>> {
         steps.take(&dev, job.micros)?;
         records.push(dev.by_size());
     }
-    Ok(records)
+    Ok((records, dev.sequence()))
 }
 
 /// A trainer, and the step that it is at.
@@ -219,5 +223,6 @@ fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64)
         in_ops,
         idle: (seconds - in_ops).max(0.0),
         floor: step.floor,
+        sequence: Vec::new(),
     }
 }

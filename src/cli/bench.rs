@@ -1,6 +1,6 @@
 //! `warpwright bench`: what a device does with these kernels, and how two devices compare.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,7 +12,7 @@ use crate::bench::compare;
 use crate::bench::measure::Bench;
 use crate::bench::nvml::Nvml;
 use crate::bench::report::{self, DeviceFacts, Readings, Report, StepFacts};
-use crate::bench::{recorder, step, sweep};
+use crate::bench::{page, recorder, step, sweep};
 use crate::config::{Config, Overrides};
 use crate::data::Batch;
 use crate::device::Format;
@@ -51,6 +51,9 @@ pub struct Common {
     /// Write the table as JSON too, for `bench compare`
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page with a roofline too, and of a step with its time line
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Which step the shapes are of.
@@ -517,6 +520,13 @@ impl Session<'_> {
             before: self.report.readings.before.take(),
         };
         say(format_args!("\n{}", self.report.closing()))?;
-        self.common.json.as_deref().map_or(Ok(()), |path: &Path| self.report.write(path))
+        if let Some(path) = &self.common.json {
+            self.report.write(path)?;
+        }
+        if let Some(path) = &self.common.html {
+            std::fs::write(path, page::render(&self.report))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
     }
 }

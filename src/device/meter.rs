@@ -45,6 +45,8 @@ pub struct Meter<D> {
     clock: Option<Box<dyn Clock>>,
     /// Calls, by their index among the next, whose marks are not read yet.
     unread: Mutex<Vec<(usize, Mark, Mark)>>,
+    /// Of the device's clock: calls in their order, by index, and the seconds of each.
+    sequence: Mutex<Vec<(usize, f64)>>,
     /// One an op and size, in the order of first calls.
     calls: Mutex<Vec<Calls>>,
 }
@@ -73,7 +75,8 @@ pub struct OpRecord {
 
 impl<D> Meter<D> {
     pub fn new(device: D) -> Self {
-        Meter { device, clock: None, unread: Mutex::default(), calls: Mutex::default() }
+        let (unread, sequence) = (Mutex::default(), Mutex::default());
+        Meter { device, clock: None, unread, sequence, calls: Mutex::default() }
     }
 
     /// Timed by the device's own clock.
@@ -87,7 +90,8 @@ impl<D> Meter<D> {
 
     /// Forgets all calls so far.
     pub fn reset(&self) {
-        self.unread().clear();
+        hold(&self.unread).clear();
+        hold(&self.sequence).clear();
         self.lock().clear();
     }
 
@@ -115,12 +119,15 @@ impl<D> Meter<D> {
         self.lock().iter().map(Calls::record).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Calls>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    /// By the device's clock: every call in its order, and its seconds.
+    pub fn sequence(&self) -> Vec<(&'static str, f64)> {
+        self.settle();
+        let all = self.lock();
+        hold(&self.sequence).iter().map(|&(index, seconds)| (all[index].op, seconds)).collect()
     }
 
-    fn unread(&self) -> MutexGuard<'_, Vec<(usize, Mark, Mark)>> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Calls>> {
+        hold(&self.calls)
     }
 
     /// Runs and records one call.
@@ -142,8 +149,11 @@ impl<D> Meter<D> {
         all[index].seconds += seconds;
         drop(all);
         if let (Some(from), Some(to)) = (from, to) {
-            self.unread().push((index, from, to));
-            if self.unread().len() >= UNREAD {
+            let mut unread = hold(&self.unread);
+            unread.push((index, from, to));
+            let many = unread.len() >= UNREAD;
+            drop(unread);
+            if many {
                 self.settle();
             }
         }
@@ -153,10 +163,17 @@ impl<D> Meter<D> {
     fn settle(&self) {
         let Some(clock) = &self.clock else { return };
         let mut all = self.lock();
-        for (index, from, to) in self.unread().drain(..) {
-            all[index].seconds += clock.seconds(from, to);
+        for (index, from, to) in hold(&self.unread).drain(..) {
+            let seconds = clock.seconds(from, to);
+            all[index].seconds += seconds;
+            hold(&self.sequence).push((index, seconds));
         }
     }
+}
+
+/// What is in it, whatever happened to others who held it.
+fn hold<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Calls {
