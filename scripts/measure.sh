@@ -43,5 +43,18 @@ for objective in masked causal; do
   part "pretrain-$objective" 180 "$program" pretrain --device cuda --objective "$objective" \
     --force --out "$out/$objective"
 done
+bench() {
+  local name=$1
+  shift
+  part "bench-$name" 300 "$program" bench "$@" --device cuda --no-verify \
+    --json "$out/bench-$name.json" --html "$out/bench-$name.html"
+}
+bench ops ops --preset gpt2
+bench gemm gemm
+bench attention attention
+bench step-gpt2 step --preset gpt2 --seq 1024 --tokens 65536
+bench step-bert step --preset bert-base --seq 512 --tokens 65536
+bench step-bert-large step --preset bert-large --lengths mlperf
+bench step-modernbert step --preset modernbert-base --seq 1024 --tokens 65536
 echo "in $out: summary.txt, and a file a part"
 ! grep -qv 'exit   0' "$out/summary.txt"

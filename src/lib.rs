@@ -16,6 +16,7 @@ pub mod hf;
 pub mod plan;
 pub mod train;
 
+pub mod bench;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;

@@ -4,7 +4,9 @@ use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use warpwright::cli::{self, data, fill, generate, info, plan, pretrain, report, trace, verify};
+use warpwright::cli::{
+    self, bench, data, fill, generate, info, plan, pretrain, report, trace, verify,
+};
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
 ///
@@ -23,6 +25,9 @@ enum Command {
     Trace(trace::TraceArgs),
     Report(report::ReportArgs),
     Verify(verify::VerifyArgs),
+    /// Measure kernels and training steps, and compare two machines
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     Info(info::InfoArgs),
 }
 
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => trace::run(args),
         Command::Report(args) => report::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Bench(command) => bench::run(&command),
         Command::Info(args) => info::run(args),
     };
     match done {

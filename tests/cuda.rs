@@ -13,9 +13,15 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use runs::Lab;
+use warpwright::bench::call::Call;
+use warpwright::bench::ceilings;
+use warpwright::bench::measure::Bench;
 use warpwright::device::gpu::cuda::{Cuda, probe};
 use warpwright::device::gpu::driver::{Address, Driver, Fetch, Launch, TileShape};
 use warpwright::device::gpu::{Gpu, Kernels, module};
+use warpwright::device::meter::Meter;
+use warpwright::device::{Class, Memory};
+use warpwright::ops::reduce::ReduceOps;
 use warpwright::verify::{Request, Sizes, verify};
 
 /// The library of emulated kernels; empty where there was no C++ compiler.
@@ -118,12 +124,13 @@ fn a_gpu_tells_its_properties() {
     on_driver("a_gpu_tells_its_properties", "", || {
         let devices = probe::devices().unwrap();
         assert_eq!(devices.len(), 1);
-        let probe::Device { properties, clock, l2 } = &devices[0];
+        let probe::Device { properties, clock, l2, pci } = &devices[0];
         assert_eq!(properties, gpu().properties());
         assert_eq!((properties.capability, properties.processors), ((9, 0), 132));
         assert_eq!((properties.shared_per_block, properties.memory), (227 * 1024, 8 << 30));
         // Its clock it does not tell.
         assert_eq!((*clock, *l2), (None, Some(50 << 20)));
+        assert_eq!(pci.as_deref(), Some("00000000:3B:00.0"));
         let gpu = gpu();
         let _some = gpu.alloc(1 << 20, "test").unwrap();
         assert_eq!(gpu.free_memory(), Ok((8 << 30) - (1 << 20)));
@@ -430,6 +437,28 @@ fn verification_passes_over_the_driver() {
         };
         let rows = verify(request, &mut |row| println!("{}", row.line()));
         assert!(rows.len() > 20 && rows.iter().all(|row| row.passed()));
+    });
+    assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
+}
+
+/// Work is timed by the driver's events, on memory that goes back to it.
+#[test]
+fn calls_are_timed_over_the_driver() {
+    let log = on_driver("calls_are_timed_over_the_driver", "", || {
+        let gpu = Gpu::new(Box::new(gpu()), Kernels::Fast);
+        let bench = Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None };
+        let ceilings = ceilings::measure(&bench).unwrap();
+        for call in [Call::ZeroX { len: 1000 }, Call::Store { len: 1000 }] {
+            let row = bench.row(&call, 1, &ceilings).unwrap().unwrap();
+            assert!(row.samples >= 5, "{row:?}");
+        }
+        // Marks are given anew after some thousands; a meter reads its own before that.
+        let dev = Meter::by_clock(gpu.clone(), Box::new(gpu.clone()));
+        let mut x = dev.x(Class::Scratch, 8);
+        (0..5000).for_each(|_| dev.zero_x(&mut x, 8));
+        let record = dev.by_size()[0];
+        assert_eq!((record.calls, dev.sequence().len()), (5000, 5000));
+        assert!(record.seconds.is_finite() && gpu.fault().is_none());
     });
     assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
 }

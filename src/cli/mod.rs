@@ -1,5 +1,6 @@
 //! The commands, one file each: flags in, library calls, words for people out.
 
+pub mod bench;
 pub mod data;
 pub mod fill;
 pub mod generate;

@@ -2,12 +2,14 @@
 //!
 //! Operations and bytes are what the `cost` functions of the op families say must happen at least,
 //! so a rate far below the machine's shows an op with room to grow. Seconds are those of the call;
-//! a device that returns before it has finished is timed right only in sum.
+//! a device that returns before it has finished is timed right only in sum, unless it has a
+//! [`Clock`] of its own.
 
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::device::gpu::driver::Mark;
 use crate::device::{Buffer, Class, Format, Memory};
 use crate::ops::activation::{self, Activation, ActivationOps};
 use crate::ops::attention::{self, Attended, Attention, AttentionOps, Packed};
@@ -22,10 +24,29 @@ use crate::ops::reduce::{self, ReduceOps};
 use crate::ops::rope::{self, RopeOps, Turn};
 use crate::ops::{Cost, Into};
 
+/// The time of a device that works on after a call has returned.
+pub trait Clock: Debug {
+    /// A point in the device's work; None once it has stopped.
+    fn mark(&self) -> Option<Mark>;
+
+    /// Between two points [s]; waits for the later one.
+    fn seconds(&self, from: Mark, to: Mark) -> f64;
+}
+
+/// Calls whose marks are kept unread: reading them waits for the device, and a driver keeps some
+/// thousands.
+const UNREAD: usize = 1000;
+
 /// `D`, measured.
 #[derive(Debug, Default)]
 pub struct Meter<D> {
     device: D,
+    /// None: the host's.
+    clock: Option<Box<dyn Clock>>,
+    /// Calls, by their index among the next, whose marks are not read yet.
+    unread: Mutex<Vec<(usize, Mark, Mark)>>,
+    /// Of the device's clock: calls in their order, by index, and the seconds of each.
+    sequence: Mutex<Vec<(usize, f64)>>,
     /// One an op and size, in the order of first calls.
     calls: Mutex<Vec<Calls>>,
 }
@@ -54,7 +75,13 @@ pub struct OpRecord {
 
 impl<D> Meter<D> {
     pub fn new(device: D) -> Self {
-        Meter { device, calls: Mutex::default() }
+        let (unread, sequence) = (Mutex::default(), Mutex::default());
+        Meter { device, clock: None, unread, sequence, calls: Mutex::default() }
+    }
+
+    /// Timed by the device's own clock.
+    pub fn by_clock(device: D, clock: Box<dyn Clock>) -> Self {
+        Meter { clock: Some(clock), ..Meter::new(device) }
     }
 
     pub fn device(&self) -> &D {
@@ -63,6 +90,8 @@ impl<D> Meter<D> {
 
     /// Forgets all calls so far.
     pub fn reset(&self) {
+        hold(&self.unread).clear();
+        hold(&self.sequence).clear();
         self.lock().clear();
     }
 
@@ -86,27 +115,65 @@ impl<D> Meter<D> {
 
     /// One record an op and size: where a floor is the larger of two costs, call by call.
     pub fn by_size(&self) -> Vec<OpRecord> {
+        self.settle();
         self.lock().iter().map(Calls::record).collect()
     }
 
+    /// By the device's clock: every call in its order, and its seconds.
+    pub fn sequence(&self) -> Vec<(&'static str, f64)> {
+        self.settle();
+        let all = self.lock();
+        hold(&self.sequence).iter().map(|&(index, seconds)| (all[index].op, seconds)).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Calls>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.calls)
     }
 
     /// Runs and records one call.
     fn call(&self, op: &'static str, cost: Cost, run: impl FnOnce(&D)) {
-        let start = Instant::now();
+        let mark = || self.clock.as_ref().and_then(|clock| clock.mark());
+        let (start, from) = (Instant::now(), mark());
         run(&self.device);
-        let seconds = start.elapsed().as_secs_f64();
+        let to = mark();
+        let seconds = if self.clock.is_some() { 0.0 } else { start.elapsed().as_secs_f64() };
         let mut all = self.lock();
-        match all.iter_mut().find(|c| c.op == op && c.cost == cost) {
-            Some(calls) => {
-                calls.calls += 1;
-                calls.seconds += seconds;
+        let index = match all.iter().position(|c| c.op == op && c.cost == cost) {
+            Some(index) => index,
+            None => {
+                all.push(Calls { op, cost, calls: 0, seconds: 0.0 });
+                all.len() - 1
             }
-            None => all.push(Calls { op, cost, calls: 1, seconds }),
+        };
+        all[index].calls += 1;
+        all[index].seconds += seconds;
+        drop(all);
+        if let (Some(from), Some(to)) = (from, to) {
+            let mut unread = hold(&self.unread);
+            unread.push((index, from, to));
+            let many = unread.len() >= UNREAD;
+            drop(unread);
+            if many {
+                self.settle();
+            }
         }
     }
+
+    /// Reads the marks of the device's clock.
+    fn settle(&self) {
+        let Some(clock) = &self.clock else { return };
+        let mut all = self.lock();
+        for (index, from, to) in hold(&self.unread).drain(..) {
+            let seconds = clock.seconds(from, to);
+            all[index].seconds += seconds;
+            hold(&self.sequence).push((index, seconds));
+        }
+    }
+}
+
+/// What is in it, whatever happened to others who held it.
+fn hold<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Calls {

@@ -14,7 +14,7 @@ use crate::device::gpu::{Gpu, Tensor};
 use crate::rng::{Philox, Stream};
 
 /// One dropout site at one step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
     pub p: f64,
     pub seed: u64,

@@ -15,7 +15,7 @@ use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor, limits};
 
 /// The tables and where they lie.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Embed {
     /// [V, E]
     pub tokens: Span,

@@ -28,7 +28,7 @@ pub enum NormKind {
 }
 
 /// A norm and where its weights lie.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norm {
     pub kind: NormKind,
     /// γ [C]

@@ -79,7 +79,7 @@ impl Default for Rule {
 }
 
 /// What one update needs besides the arenas.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Update {
     pub rule: Rule,
     /// η

@@ -88,7 +88,44 @@ pub const GPUS: [Gpu; 12] = [
     sheet("RTX3090", ((8, 6), 82), 24.0, 71.0, 0.936, "GA102 architecture white paper"),
 ];
 
+/// The GPU that a driver has told of, if it is one of these: of its chip, size and name.
+pub fn of(properties: &Properties) -> Option<&'static Gpu> {
+    let told = properties.name.replace(' ', "");
+    GPUS.iter().find(|gpu| {
+        // Drivers count memory to the byte, data sheets in round figures.
+        let memory = properties.memory as f64 / gpu.memory;
+        let name = gpu.name.split('-').next().unwrap_or(gpu.name);
+        let chip = (gpu.capability, gpu.processors);
+        chip == (properties.capability, properties.processors)
+            && (0.85..1.15).contains(&memory)
+            && told.contains(name)
+    })
+}
+
 /// The GPU of this name, in any case.
 pub fn gpu(name: &str) -> Option<&'static Gpu> {
     GPUS.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drivers_tell_is_recognised() {
+        let told = |name: &str, capability, processors, memory| Properties {
+            name: name.into(),
+            capability,
+            processors,
+            memory,
+            shared_per_block: 0,
+        };
+        let found = |properties| of(&properties).map(|gpu| gpu.name);
+        assert_eq!(found(told("NVIDIA H200", (9, 0), 132, 150_110_011_392)), Some("H200"));
+        assert_eq!(found(told("NVIDIA H100 80GB HBM3", (9, 0), 132, 85_029_158_912)), Some("H100"));
+        let (a100, geforce) = ("NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090");
+        assert_eq!(found(told(a100, (8, 0), 108, 42_298_834_944)), Some("A100-40GB"));
+        assert_eq!(found(told(geforce, (8, 9), 128, 25_757_220_864)), Some("RTX4090"));
+        assert_eq!(found(told("emulator", (9, 0), 132, 150_110_011_392)), None);
+    }
 }

@@ -10,7 +10,7 @@ pub mod format;
 pub mod metrics;
 pub mod progress;
 pub mod report;
-mod svg;
+pub(crate) mod svg;
 pub mod tensorboard;
 
 use std::io;

@@ -43,6 +43,11 @@ pub fn render(records: &[Record]) -> String {
     let run = Run::new(records);
     let name = run.facts.map_or("Training run", |facts| &facts.preset);
     let sections = [header, tiles, charts, ops, samples, notes].map(|show| show(&run)).concat();
+    page(name, &sections)
+}
+
+/// A page that needs nothing else, with these sections.
+pub fn page(name: &str, sections: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n\
          <meta name='viewport' content='width=device-width, initial-scale=1'>\n\

@@ -143,7 +143,10 @@ API cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = capacity(), SUCCES
 API cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
         case 16: *value = 132; break;                    // multiprocessors
+        case 33: *value = 0x3b; break;                   // PCI bus
+        case 34: *value = 0; break;                      // PCI device
         case 38: *value = 50 << 20; break;               // L2
+        case 50: *value = 0; break;                      // PCI domain
         case 75: *value = is("turing") ? 7 : 9; break;   // compute capability, major
         case 76: *value = is("turing") ? 5 : 0; break;   // minor
         case 97: *value = 227 * 1024; break;             // shared memory a block, by opting in

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use std::fs;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -91,18 +92,29 @@ pub fn text() -> String {
 
 /// Runs to the end, however long a slow machine takes; panics if that is beyond patience.
 pub fn run(command: &mut Command) -> Output {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Into files, as a pipe that nobody empties blocks who writes.
+    let [mut out, mut err] = [0, 1].map(|_| tempfile::tempfile().unwrap());
+    command.stdin(Stdio::null());
+    command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
     let began = Instant::now();
-    // The output is small enough for the pipes, so waiting first cannot block.
-    while child.try_wait().unwrap().is_none() {
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
         if began.elapsed() > PATIENCE {
             child.kill().unwrap();
             panic!("{command:?} does not end");
         }
         std::thread::sleep(Duration::from_millis(2));
-    }
-    child.wait_with_output().unwrap()
+    };
+    let [stdout, stderr] = [&mut out, &mut err].map(|file| {
+        let mut written = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut written).unwrap();
+        written
+    });
+    Output { status, stdout, stderr }
 }
 
 /// Standard output and standard error of a run that succeeds.

@@ -218,6 +218,14 @@ impl<T> Tensor<T> {
         assert!(index <= self.len, "element {index} of a tensor of {}", self.len);
         self.address().offset(index * size_of::<T>())
     }
+
+    /// Copies `len` elements from one place of the tensor to another, on the device; the two must
+    /// not overlap.
+    pub(crate) fn copy_within(&mut self, from: usize, to: usize, len: usize) {
+        assert!(from.max(to) + len <= self.len, "copy beyond a tensor of {}", self.len);
+        let (to, from) = (self.at(to), self.at(from));
+        self.state.attempt("copy", |driver| driver.copy(to, from, len * size_of::<T>()));
+    }
 }
 
 impl<T> Drop for Tensor<T> {

@@ -23,7 +23,7 @@ use crate::device::cpu::product::{Mat, product};
 use crate::device::cpu::{Cpu, Element, Float, largest, sum};
 
 /// The shape of an attention.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// H
     pub heads: usize,

@@ -17,7 +17,7 @@ pub(super) use gpu::Rows;
 pub use gpu::supports;
 
 /// A dense layer and where its weights lie.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Linear {
     /// W [n_out, n_in]
     pub weight: Span,

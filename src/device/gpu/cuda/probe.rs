@@ -69,6 +69,8 @@ pub struct Device {
     pub clock: Option<f64>,
     /// Of the L2 cache [bytes].
     pub l2: Option<u32>,
+    /// Where it sits, as NVML names it: `00000000:3B:00.0`.
+    pub pci: Option<String>,
 }
 
 /// All GPUs, in the driver's order; there is at least one.
@@ -80,7 +82,13 @@ pub fn devices() -> Result<Vec<Device>, Unavailable> {
         let khz = attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
         let l2 = attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
         let (clock, l2) = (khz.map(|khz| 1e3 * f64::from(khz)), l2.map(|bytes| bytes as u32));
-        Ok(Device { properties: properties(device)?, clock, l2 })
+        let pci = || {
+            let domain = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
+            let bus = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?;
+            let slot = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
+            Some(format!("{domain:08X}:{bus:02X}:{slot:02X}.0"))
+        };
+        Ok(Device { properties: properties(device)?, clock, l2, pci: pci() })
     };
     (0..start()?).map(device).collect()
 }

@@ -1,0 +1,71 @@
+//! What this device can do at most, measured in the same run: bytes by a copy, operations by a
+//! large product of our own kernels.
+//!
+//! The second is a ceiling of these kernels, not of the chip: shares of it say how far a shape
+//! falls behind the best shape. The data-sheet peak of a GPU that `plan` knows stands beside it.
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Arena, Call};
+use super::measure::{self, Bench};
+use super::prepare::Ready;
+use super::timing::{self, Timing};
+use crate::device::gpu::driver::Result;
+use crate::device::{Class, Memory};
+use crate::ops::Span;
+use crate::ops::linear::Linear;
+
+/// What was measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Bytes read and written a second by a copy within the device.
+    pub bytes_per_s: f64,
+    /// Of that copy [bytes].
+    pub copied: f64,
+    /// Operations a second of a product.
+    pub flops_per_s: f64,
+    /// Its shape.
+    pub product: String,
+}
+
+impl Ceilings {
+    /// The shortest time [s] of so many operations and bytes, and which of the two binds.
+    pub fn floor(&self, flops: f64, bytes: f64) -> (f64, &'static str) {
+        floor(flops, bytes, self.flops_per_s, self.bytes_per_s)
+    }
+}
+
+/// The longer of computing and moving bytes [s], and its name.
+pub fn floor(flops: f64, bytes: f64, flops_per_s: f64, bytes_per_s: f64) -> (f64, &'static str) {
+    let (compute, memory) = (flops / flops_per_s, bytes / bytes_per_s);
+    if compute > memory { (compute, "compute") } else { (memory, "memory") }
+}
+
+/// Measures both: on a GPU 256 MiB (or four times the L2) and 8192³, on the emulator what it can
+/// do in a moment.
+pub fn measure(bench: &Bench) -> Result<Ceilings> {
+    let (bytes, side) = match bench.emulated {
+        true => (4 << 20, 128),
+        false => ((4 * bench.l2).max(256 << 20) as usize, 8192),
+    };
+    let copy = copy(bench, bytes)?;
+    let at = Linear { weight: Span::first(0), bias: None, n_in: side, n_out: side };
+    let at = Arena::default().linear(&Linear { weight: Span::first(side * side), ..at });
+    let product = Call::Linear { at, rows: side };
+    let flops = measure::facts(&product).flops;
+    let timing = bench.time(&product)?;
+    Ok(Ceilings {
+        bytes_per_s: 2.0 * bytes as f64 / copy.seconds,
+        copied: bytes as f64,
+        flops_per_s: flops / timing.seconds,
+        product: product.shape(),
+    })
+}
+
+/// Copies one half of a tensor to the other.
+fn copy(bench: &Bench, bytes: usize) -> Result<Timing> {
+    let half = bytes / size_of::<f32>();
+    let mut tensor = bench.gpu.acc(Class::Scratch, 2 * half);
+    let copy: Ready<_> = Box::new(move |_| tensor.copy_within(0, half, half));
+    timing::time(bench.gpu, &mut [copy], bench.budget)
+}

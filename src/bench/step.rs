@@ -1,0 +1,228 @@
+//! Whole optimizer steps: how long one takes, where its time goes, and what it could be.
+//!
+//! Steps are timed twice: as they run in training, on the host's clock, each until its outcome is
+//! read; and again with marks around every op, which cost time of their own, for where the time
+//! goes. What of a step's time no op accounts for is idle.
+//!
+//! MFU = model FLOPs a step / time / peak, with model FLOPs as `plan` defines them.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::batches::{self, DECAY};
+use super::ceilings::Ceilings;
+use super::measure::Bench;
+use super::report::{Row, StepFacts};
+use super::timing::Timing;
+use crate::data::Batch;
+use crate::device::gpu::Gpu;
+use crate::device::gpu::driver::Mark;
+use crate::device::meter::{Clock, Meter, OpRecord};
+use crate::device::{Class, Device, Memory};
+use crate::model::arch::Arch;
+use crate::model::batch::Capacity;
+use crate::plan::{self, Plan};
+use crate::train::step::{StepKey, Trainer};
+
+/// Steps before the first that counts.
+const WARM_UP: u64 = 2;
+/// Fewest and most steps that count.
+const STEPS: (u64, u64) = (3, 1000);
+/// Steps that are timed op by op.
+const MARKED: u64 = 3;
+
+impl Clock for Gpu {
+    fn mark(&self) -> Option<Mark> {
+        self.driver().mark().ok().filter(|_| self.fault().is_none())
+    }
+
+    fn seconds(&self, from: Mark, to: Mark) -> f64 {
+        self.driver().elapsed(from, to).unwrap_or(f64::NAN)
+    }
+}
+
+/// What to time.
+pub struct Job<'a> {
+    pub arch: &'a Arch,
+    /// The passes of a step.
+    pub micros: &'a [Batch],
+    /// What the step takes.
+    pub plan: &'a Plan,
+    /// The row's shape, in words.
+    pub shape: String,
+}
+
+/// Times steps: the step's row, then one an op, the longest first.
+///
+/// # Errors
+/// What stopped the device.
+pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row>, StepFacts)> {
+    let gpu = bench.gpu;
+    let workspace = job.plan.memory.get(&Class::Workspace).copied().unwrap_or(0);
+    gpu.reserve(workspace as usize);
+    let seconds = whole(bench, job)?;
+    let timing = Timing::of(seconds);
+    let (records, sequence) = by_op(gpu, job)?;
+    let sum = |of: fn(&OpRecord) -> f64| -> f64 { records[0].iter().map(of).sum() };
+    let (flops, bytes) = (sum(|r| r.flops), sum(|r| r.bytes));
+    let shape = job.shape.clone();
+    let step = bench.account(("step".into(), shape, 1), timing, (flops, bytes), ceilings);
+    let ops = ops(bench, &records, ceilings);
+    // A step's floor is the sum of its calls' floors.
+    let total = |of: fn(&Row) -> f64| ops.iter().map(of).sum::<f64>();
+    let (floor, ceiling) = (total(|r| r.floor), total(|r| r.of_ceiling * r.seconds));
+    let figures = (ceiling, floor, step.bound.as_str());
+    let step = Row::new((step.op, step.shape, 1), timing, (flops, bytes), figures);
+    let facts = facts(bench, job, ceilings, &step, total(|r| r.seconds));
+    let facts = StepFacts { sequence, ..facts };
+    Ok(([vec![step], ops].concat(), facts))
+}
+
+/// Seconds of each step, as in training.
+fn whole(bench: &Bench, job: &Job) -> Result<Vec<f64>> {
+    let mut steps = Steps::new(bench.gpu, job)?;
+    for _ in 0..WARM_UP {
+        steps.take(bench.gpu, job.micros)?;
+    }
+    let began = Instant::now();
+    let mut seconds = Vec::new();
+    let enough = |count: u64| {
+        count >= STEPS.1 || (count >= STEPS.0 && began.elapsed().as_secs_f64() >= bench.budget)
+    };
+    while !enough(seconds.len() as u64) {
+        let since = Instant::now();
+        steps.take(bench.gpu, job.micros)?;
+        seconds.push(since.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
+
+/// Ops in the order of their calls, and the seconds of each call.
+type Sequence = Vec<(&'static str, f64)>;
+
+/// What each op and size took, of each of some steps; and the last step, call by call.
+fn by_op(gpu: &Gpu, job: &Job) -> Result<(Vec<Vec<OpRecord>>, Sequence)> {
+    let dev = Meter::by_clock(gpu.clone(), Box::new(gpu.clone()));
+    let mut steps = Steps::new(&dev, job)?;
+    steps.take(&dev, job.micros)?;
+    let mut records = Vec::new();
+    for _ in 0..MARKED {
+        dev.reset();
+        steps.take(&dev, job.micros)?;
+        records.push(dev.by_size());
+    }
+    Ok((records, dev.sequence()))
+}
+
+/// A trainer, and the step that it is at.
+struct Steps<D: Device> {
+    trainer: Trainer<D>,
+    step: u64,
+}
+
+impl<D: Device> Steps<D> {
+    fn new(dev: &D, job: &Job) -> Result<Self> {
+        let capacity = capacity(job.arch, job.micros);
+        let mut trainer = Trainer::new(dev, job.arch, capacity, DECAY)?;
+        trainer.initialise(dev, 1);
+        Ok(Steps { trainer, step: 0 })
+    }
+
+    /// One step, to its end.
+    fn take(&mut self, dev: &D, micros: &[Batch]) -> Result<()> {
+        let key = StepKey { seed: 1, step: self.step };
+        self.trainer.step(dev, micros, key, &batches::update());
+        let outcome = self.trainer.outcome();
+        self.step += 1;
+        if let Some(fault) = dev.fault() {
+            bail!("{fault}");
+        }
+        if outcome.skipped > 0 {
+            bail!(
+                "step {}: loss or gradient not finite, so this time would mean nothing",
+                self.step
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Room for each of the passes.
+pub fn capacity(arch: &Arch, micros: &[Batch]) -> Capacity {
+    let each = micros.iter().map(|batch| Capacity::of(batch, arch.pair));
+    each.reduce(|a, b| Capacity {
+        tokens: a.tokens.max(b.tokens),
+        sequences: a.sequences.max(b.sequences),
+        rows: a.rows.max(b.rows),
+    })
+    .unwrap_or(Capacity { tokens: 0, sequences: 0, rows: 0 })
+}
+
+/// One row an op: the median and spread of its time a step.
+fn ops(bench: &Bench, steps: &[Vec<OpRecord>], ceilings: &Ceilings) -> Vec<Row> {
+    let mut names: Vec<&str> = Vec::new();
+    for record in &steps[0] {
+        if !names.contains(&record.op) {
+            names.push(record.op);
+        }
+    }
+    let row = |op: &&str| {
+        let of_op = |records: &'_ [OpRecord]| -> Vec<OpRecord> {
+            records.iter().filter(|r| r.op == *op).copied().collect()
+        };
+        let seconds = steps.iter().map(|step| of_op(step).iter().map(|r| r.seconds).sum());
+        let timing = Timing::of(seconds.collect());
+        let sizes = of_op(&steps[0]);
+        // Floors are taken call by call: sizes of one op may be bound by different things.
+        let each = |r: &OpRecord| {
+            let one = bench.account(
+                (String::new(), String::new(), r.calls),
+                timing,
+                (r.flops, r.bytes),
+                ceilings,
+            );
+            (one.of_ceiling * one.seconds, one.floor)
+        };
+        let (ceiling, floor) =
+            sizes.iter().map(each).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let (flops, bytes) =
+            sizes.iter().fold((0.0, 0.0), |sum, r| (sum.0 + r.flops, sum.1 + r.bytes));
+        let (_, bound) = ceilings.floor(flops, bytes);
+        let calls = sizes.iter().map(|r| r.calls).sum();
+        let name = (op.to_string(), "all of a step".to_string(), calls);
+        Row::new(name, timing, (flops, bytes), (ceiling, floor, bound))
+    };
+    let mut rows: Vec<Row> = names.iter().map(row).collect();
+    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    rows
+}
+
+fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64) -> StepFacts {
+    let count = |of: fn(&Batch) -> usize| job.micros.iter().map(of).sum::<usize>();
+    let (tokens, sequences) = (count(|b| b.ids.len()), count(Batch::sequences));
+    let model_flops = job.micros.iter().map(|batch| plan::model_flops(job.arch, batch)).sum();
+    let (peak, peak_of) = match bench.known {
+        Some(gpu) => (gpu.peak, format!("{}: {}", gpu.name, gpu.source)),
+        None => (ceilings.flops_per_s, "the product measured above".into()),
+    };
+    let seconds = step.seconds;
+    let memory = job.plan.memory.iter();
+    StepFacts {
+        tokens,
+        sequences,
+        labelled: count(Batch::labelled),
+        seconds,
+        tokens_per_s: tokens as f64 / seconds,
+        sequences_per_s: sequences as f64 / seconds,
+        model_flops,
+        peak,
+        peak_of,
+        mfu: model_flops / seconds / peak,
+        memory: memory.map(|(class, bytes)| (class.label().into(), *bytes)).collect(),
+        in_ops,
+        idle: (seconds - in_ops).max(0.0),
+        floor: step.floor,
+        sequence: Vec::new(),
+    }
+}

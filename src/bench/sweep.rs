@@ -1,0 +1,40 @@
+//! Sweeps: shapes of one family beyond those of one model.
+
+use super::call::Call;
+use crate::ops::attention::Attention;
+
+/// What a head may see.
+const SEEN: [(bool, Option<usize>); 3] = [(true, None), (false, None), (false, Some(64))];
+
+/// Attention, forward and backward, over `tokens` tokens at a time: each head width (with as many
+/// heads as make `width`) at each length, causal, bidirectional and in windows of ±64.
+pub fn attention(
+    tokens: usize,
+    width: usize,
+    head_dims: &[usize],
+    lengths: &[usize],
+) -> Vec<(Call, u64)> {
+    let mut calls = Vec::new();
+    for &head_dim in head_dims {
+        for &length in lengths {
+            let ends = (0..tokens).step_by(length).chain([tokens]).map(|end| end as i32);
+            let ends: Vec<i32> = ends.collect();
+            for (causal, window) in SEEN {
+                let heads = (width / head_dim).max(1);
+                let at = Attention { heads, head_dim, causal, window, dropout: None };
+                calls.push((Call::Attention { at, ends: ends.clone() }, 1));
+                calls.push((Call::AttentionBackward { at, ends: ends.clone() }, 1));
+            }
+        }
+    }
+    calls
+}
+
+/// Adds the calls that are not there yet.
+pub fn merge(calls: &mut Vec<(Call, u64)>, more: Vec<(Call, u64)>) {
+    for (call, _) in more {
+        if !calls.iter().any(|(known, _)| *known == call) {
+            calls.push((call, 1));
+        }
+    }
+}
