@@ -18,7 +18,8 @@ pub struct Mutant {
     pub to: &'static str,
     /// As `verify --op` names it.
     pub family: &'static str,
-    /// The first of `MODES` that catches it.
+    /// The first of `MODES` that catches it every time: races between blocks are left to `check`,
+    /// as elsewhere blocks run on several threads, and may come out right.
     pub by: &'static str,
 }
 

@@ -32,7 +32,7 @@ pub const EMBED: &[Mutant] = &[
         "if (first && row == row_before)", "if (first && row == row_before && at.chunk % 2)"),
     fifo("embed", "embed.cu", "a run's last chunk left out",
         "ends != 0 ? __ffs(ends) : 32", "ends != 0 ? __ffs(ends) - 1 : 32"),
-    fifo("embed", "embed.cu", "a type that is none is stored",
+    check("embed", "embed.cu", "a type that is none is stored",
         "        if (type + k >= types) break;\n", ""),
 ];
 
