@@ -111,8 +111,8 @@ fn release(version: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Compiles all kernels into `compiled` and embeds them by `out`. The error is what nvcc said, or each remark that the rules
-/// forbid.
+/// Compiles all kernels into `compiled` and embeds them by files in `out`. The error is what nvcc
+/// said, or each remark that the rules forbid.
 pub fn build(
     nvcc: &Nvcc,
     host: &Compiler,

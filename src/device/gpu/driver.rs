@@ -1,8 +1,8 @@
 //! What a GPU offers, in the dozen calls that we need, so that one launcher serves a real GPU
 //! ([`super::cuda`]) and the emulator ([`super::emulator`]).
 //!
-//! Everything but [`Driver::download`], [`Driver::fetched`] and [`Driver::wait`] may return before the device has done
-//! it; work is done in the order of the calls, as on one stream.
+//! Everything but [`Driver::download`], [`Driver::fetched`] and [`Driver::wait`] may return before
+//! the device has done it; work is done in the order of the calls, as on one stream.
 
 use std::ffi::c_void;
 use std::fmt::Debug;
