@@ -242,8 +242,8 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "ceilings   {} TB/s: a copy of {}, read and written\n           {} TFLOP/s: a product of \
-             our own kernels, {}",
+            "ceilings   {} TB/s: a copy of {}, read and written\n           \
+             {} TFLOP/s: a product of our own kernels, {}",
             digits(ceilings.bytes_per_s / 1e12),
             plan::size(ceilings.copied as u64),
             digits(ceilings.flops_per_s / 1e12),
