@@ -123,31 +123,18 @@ fn succeeds(command: &mut Command) -> String {
     runs::succeeds(command).0
 }
 
-/// A small model, and no time to spend.
-const SMALL: [&str; 16] = [
-    "--device",
-    "emulator",
-    "--budget",
-    "0",
-    "--preset",
-    "bert-tiny",
-    "--seq",
-    "8",
-    "--tokens",
-    "16",
-    "--set",
-    "model.layers=1",
-    "--set",
-    "model.vocab=64",
-    "--set",
-    "model.inner=64",
-];
+/// A small model of this preset, and no time to spend.
+fn small(preset: &str) -> Vec<String> {
+    let words = "--device emulator --budget 0 --seq 8 --tokens 16 --set model.layers=1 \
+                 --set model.vocab=64 --set model.inner=64 --preset";
+    words.split_whitespace().chain([preset]).map(String::from).collect()
+}
 
 #[test]
 fn ops_are_told_and_compared() {
     let lab = Lab::new();
     let args = ["bench", "ops", "--no-verify", "--json", "a.json"];
-    let said = succeeds(lab.program(&args).args(SMALL));
+    let said = succeeds(lab.program(&args).args(small("bert-tiny")));
     for words in ["of the emulator", "ceilings", "linear_dx_act", "64 → 128", "before: unknown"] {
         assert!(said.contains(words), "no {words} in\n{said}");
     }
@@ -180,8 +167,12 @@ fn ops_are_told_and_compared() {
 fn a_step_is_told() {
     let lab = Lab::new();
     let args = ["bench", "step", "--no-verify", "--json", "step.json", "--html", "step.html"];
-    let said =
-        succeeds(lab.program(&args).args(SMALL).args(["--lengths", "mlperf", "--micro", "8"]));
+    let said = succeeds(lab.program(&args).args(small("gpt2-tiny")).args([
+        "--lengths",
+        "mlperf",
+        "--micro",
+        "8",
+    ]));
     for words in ["tokens/s", "MFU", "model FLOPs", "idle", "floor", "activations"] {
         assert!(said.contains(words), "no {words} in\n{said}");
     }
