@@ -103,7 +103,7 @@ fn attention(c: &mut Criterion) {
     let (qkv, d_o) = (random(N * 3 * C), random(N * C));
     let cu_seqlens: Vec<i32> = (0..=N / S).map(|s| (s * S) as i32).collect();
     let (mut o, mut lse, mut dqkv) = (vec![0.0; N * C], vec![0.0; N * 6], vec![0.0; N * 3 * C]);
-    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, sequences: N / S };
+    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &cu_seqlens };
     let mut group = c.benchmark_group("attention");
     for (name, causal, window) in
         [("causal", true, None), ("full", false, None), ("±64", false, Some(64))]

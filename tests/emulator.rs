@@ -16,6 +16,7 @@ use warpwright::device::gpu::driver::{
 use warpwright::device::gpu::emulator::{Emulator, Modes};
 use warpwright::device::gpu::{Gpu, Kernels};
 use warpwright::device::lockstep::Lockstep;
+use warpwright::device::meter::Meter;
 use warpwright::device::{Buffer, Device, Memory};
 use warpwright::model::arch::Arch;
 use warpwright::model::batch::Capacity;
@@ -217,17 +218,18 @@ fn a_step_neither_allocates_nor_waits() {
     for (name, arch) in gpu_zoo() {
         let counts = Rc::new(Counts::default());
         let driver = Emulator::new(Modes::default()).unwrap();
-        let dev =
-            Gpu::new(Box::new(Counting { driver, counts: Rc::clone(&counts) }), Kernels::Fast);
+        let counting = Counting { driver, counts: Rc::clone(&counts) };
+        // Metered, as in a run.
+        let dev = Meter::new(Gpu::new(Box::new(counting), Kernels::Fast));
         let micro = batch(&arch, &[7, 1, 23, 12], 3);
         let mut trainer = trainer(&dev, &arch, Capacity::of(&micro, arch.pair));
         let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
         let rehearsed = warpwright::plan::rehearsal::workspace(
-            dev.driver().properties(),
+            dev.device().driver().properties(),
             &arch,
             Capacity::of(&micro, arch.pair),
         );
-        dev.reserve(rehearsed);
+        dev.device().reserve(rehearsed);
         let before = (counts.allocations.get(), counts.waits.get());
         // Outcomes are asked for after each step, and looked at when all have begun.
         let mut step = |step| {

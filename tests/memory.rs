@@ -48,8 +48,9 @@ fn scratch(len: usize) -> usize {
     qkv.write(0, &waves);
     let mut lse = dev.acc(Class::Scratch, len * at.heads);
     let mut cu_seqlens = dev.int(Class::Batch, 2);
-    cu_seqlens.write(0, &[0, len as i32]);
-    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, sequences: 1 };
+    let ends = [0, len as i32];
+    cu_seqlens.write(0, &ends);
+    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     dev.attention(&mut o, &mut lse, packed(), &at);

@@ -252,23 +252,23 @@ impl<'a, D: Fill> Source<'a, D> {
         let (Call::Attention { at, ends } | Call::AttentionBackward { at, ends }) = call else {
             unreachable!("sorted by `ready`")
         };
-        let (at, sequences) = (*at, ends.len() - 1);
-        let rows = ends[sequences] as usize;
+        let (at, ends) = (*at, ends.clone());
+        let rows = ends[ends.len() - 1] as usize;
         let width = at.heads * at.head_dim;
-        let (qkv, cu_seqlens) = (self.x(3 * rows * width), self.int(ends));
+        let (qkv, cu_seqlens) = (self.x(3 * rows * width), self.int(&ends));
         let (mut o, mut lse) = (self.x(rows * width), self.acc(rows * at.heads));
         if matches!(call, Call::Attention { .. }) {
             return Box::new(move |dev| {
-                let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, sequences };
+                let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
                 dev.attention(&mut o, &mut lse, packed, &at);
             });
         }
         // What the forward leaves: with any other the probabilities would be none.
-        let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, sequences };
+        let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
         self.dev.attention(&mut o, &mut lse, packed, &at);
         let (mut dqkv, d_o) = (self.x(3 * rows * width), self.x(rows * width));
         Box::new(move |dev| {
-            let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, sequences };
+            let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
             let saved = Attended { o: &o, lse: &lse };
             dev.attention_backward(&mut dqkv, &d_o, saved, packed, &at);
         })

@@ -199,7 +199,7 @@ impl RopeOps for Recorder {
 
 impl AttentionOps for Recorder {
     fn attention(&self, _: &mut X, _: &mut Acc, packed: Packed<Self>, at: &Attention) {
-        let ends = packed.cu_seqlens[..=packed.sequences].to_vec();
+        let ends = packed.ends.to_vec();
         self.note(Call::Attention { at: still_attention(at), ends });
     }
 
@@ -211,7 +211,7 @@ impl AttentionOps for Recorder {
         packed: Packed<Self>,
         at: &Attention,
     ) {
-        let ends = packed.cu_seqlens[..=packed.sequences].to_vec();
+        let ends = packed.ends.to_vec();
         self.note(Call::AttentionBackward { at: still_attention(at), ends });
     }
 }

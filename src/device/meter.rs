@@ -401,12 +401,9 @@ impl<D: RopeOps> RopeOps for Meter<D> {
 }
 
 impl<D: AttentionOps> Meter<D> {
-    /// Reads where the sequences begin, which waits for the device.
     fn attention_cost(&self, p: &Packed<Self>, at: &Attention, backward: bool) -> Cost {
-        let mut ends = vec![0; p.sequences + 1];
-        p.cu_seqlens.read(0, &mut ends);
-        let pairs = ends.windows(2).map(|ends| at.pairs((ends[1] - ends[0]) as usize)).sum();
-        let rows = ends[p.sequences] as usize;
+        let pairs = p.ends.windows(2).map(|ends| at.pairs((ends[1] - ends[0]) as usize)).sum();
+        let rows = p.ends[p.sequences()] as usize;
         let (x, acc) = self.sizes();
         attention::cost(at, rows, pairs, backward, x, acc)
     }
@@ -435,7 +432,7 @@ impl<D: AttentionOps> AttentionOps for Meter<D> {
 }
 
 fn unwrap<D: Memory>(p: Packed<'_, Meter<D>>) -> Packed<'_, D> {
-    Packed { qkv: p.qkv, cu_seqlens: p.cu_seqlens, sequences: p.sequences }
+    Packed { qkv: p.qkv, cu_seqlens: p.cu_seqlens, ends: p.ends }
 }
 
 impl<D: ActivationOps> ActivationOps for Meter<D> {

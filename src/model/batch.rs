@@ -34,6 +34,8 @@ pub struct DeviceBatch<D: Memory> {
     pub types: D::Int,
     /// [S + 1]
     pub cu_seqlens: D::Int,
+    /// The same on the host.
+    pub ends: Vec<i32>,
     /// [M]: the rows whose loss counts, then (with a pair head) the first row of each sequence.
     pub rows: D::Int,
     /// [M]
@@ -73,6 +75,7 @@ impl<D: Memory> DeviceBatch<D> {
             positions: int(capacity.tokens),
             types: int(capacity.tokens),
             cu_seqlens: int(capacity.sequences + 1),
+            ends: Vec::with_capacity(capacity.sequences + 1),
             rows: int(capacity.rows),
             targets: int(capacity.rows),
             pair_rows: int(capacity.sequences),
@@ -88,6 +91,7 @@ impl<D: Memory> DeviceBatch<D> {
         self.positions.write(0, &batch.positions);
         self.types.write(0, &batch.types);
         self.cu_seqlens.write(0, &batch.cu_seqlens);
+        self.ends.clone_from(&batch.cu_seqlens);
         self.targets.write(0, &batch.targets);
         let firsts = &batch.cu_seqlens[..sequences];
         let mut picked = None;

@@ -387,7 +387,7 @@ impl<D: Device> Model<D> {
 }
 
 fn packed<'a, D: Device>(qkv: &'a D::X, batch: &'a DeviceBatch<D>) -> Packed<'a, D> {
-    Packed { qkv, cu_seqlens: &batch.cu_seqlens, sequences: batch.counts.sequences }
+    Packed { qkv, cu_seqlens: &batch.cu_seqlens, ends: &batch.ends }
 }
 
 /// The dropout of a site, if there is any to do.

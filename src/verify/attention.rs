@@ -18,7 +18,7 @@ struct AttentionCheck<'a> {
 
 impl<D: AttentionOps> Check<D> for AttentionCheck<'_> {
     fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
-        let (at, sequences) = (&self.at, self.lengths.len());
+        let at = &self.at;
         let tokens: usize = self.lengths.iter().sum();
         let (rows, width) = (tokens + SPARE, at.heads * at.head_dim);
         let mut ends = vec![0];
@@ -31,9 +31,9 @@ impl<D: AttentionOps> Check<D> for AttentionCheck<'_> {
         let mut o = poisoned_x(dev, rows * width);
         let mut lse = poisoned_acc(dev, rows * at.heads);
         let mut dqkv = poisoned_x(dev, rows * 3 * width);
-        dev.attention(&mut o, &mut lse, Packed { qkv, cu_seqlens, sequences }, at);
+        dev.attention(&mut o, &mut lse, Packed { qkv, cu_seqlens, ends: &ends }, at);
         let saved = Attended { o: &o, lse: &lse };
-        let packed = Packed { qkv, cu_seqlens, sequences };
+        let packed = Packed { qkv, cu_seqlens, ends: &ends };
         dev.attention_backward(&mut dqkv, &d_o, saved, packed, at);
 
         // The longest sum that a result takes.

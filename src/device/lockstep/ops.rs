@@ -221,10 +221,8 @@ impl<A: RopeOps, B: RopeOps> RopeOps for Lockstep<A, B> {
 impl<A: AttentionOps, B: AttentionOps> Lockstep<A, B> {
     /// Tokens in all, and the most terms that any of an attention's sums has.
     fn attention_size(&self, packed: &Packed<Self>, at: &Attention) -> (usize, usize) {
-        let mut ends = vec![0; packed.sequences + 1];
-        packed.cu_seqlens.read(0, &mut ends);
-        let longest = ends.windows(2).map(|e| (e[1] - e[0]) as usize).max().unwrap_or(0);
-        (ends[packed.sequences] as usize, longest.max(at.head_dim))
+        let longest = packed.ends.windows(2).map(|e| (e[1] - e[0]) as usize).max().unwrap_or(0);
+        (packed.ends[packed.sequences()] as usize, longest.max(at.head_dim))
     }
 }
 
@@ -264,11 +262,11 @@ impl<A: AttentionOps, B: AttentionOps> AttentionOps for Lockstep<A, B> {
 }
 
 fn packed_a<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<'a, A> {
-    Packed { qkv: &p.qkv.a, cu_seqlens: &p.cu_seqlens.a, sequences: p.sequences }
+    Packed { qkv: &p.qkv.a, cu_seqlens: &p.cu_seqlens.a, ends: p.ends }
 }
 
 fn packed_b<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<'a, B> {
-    Packed { qkv: &p.qkv.b, cu_seqlens: &p.cu_seqlens.b, sequences: p.sequences }
+    Packed { qkv: &p.qkv.b, cu_seqlens: &p.cu_seqlens.b, ends: p.ends }
 }
 
 impl<A: ActivationOps, B: ActivationOps> ActivationOps for Lockstep<A, B> {

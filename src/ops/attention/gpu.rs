@@ -107,13 +107,13 @@ impl Call<'_> {
     /// tiles of [`STEP`].
     fn shape(&self, tile: usize, resident: usize) -> Shape {
         let bytes = (resident + 4 * STEP) * (self.at.head_dim + 8) * size_of::<bf16>();
-        let blocks = [self.rows / tile + self.packed.sequences, self.at.heads, 1];
+        let blocks = [self.rows / tile + self.packed.sequences(), self.at.heads, 1];
         Shape::grid(blocks, 128).shared(bytes)
     }
 
     /// One block a row and head.
     fn naive_shape(&self) -> Shape {
-        Shape::grid([self.rows + self.packed.sequences, self.at.heads, 1], 128)
+        Shape::grid([self.rows + self.packed.sequences(), self.at.heads, 1], 128)
     }
 
     /// What ends every list of arguments: the band of keys that a query sees, 1/√D, dropout.
@@ -136,7 +136,8 @@ impl AttentionOps for Gpu {
     ) {
         let rows = o.len() / at.width();
         let call = Call { packed, at, rows };
-        let Packed { qkv, cu_seqlens, sequences } = call.packed;
+        let Packed { qkv, cu_seqlens, .. } = call.packed;
+        let sequences = call.packed.sequences();
         if sequences == 0 {
             return;
         }
@@ -169,7 +170,7 @@ impl AttentionOps for Gpu {
     ) {
         let rows = d_o.len() / at.width();
         let call = Call { packed, at, rows };
-        if call.packed.sequences == 0 {
+        if call.packed.sequences() == 0 {
             return;
         }
         if self.naive() {
@@ -188,7 +189,8 @@ impl Gpu {
         saved: &Attended<Self>,
         call: &Call,
     ) {
-        let Packed { qkv, cu_seqlens, sequences } = call.packed;
+        let Packed { qkv, cu_seqlens, .. } = call.packed;
+        let sequences = call.packed.sequences();
         let mut args: Vec<Arg> = vec![
             dqkv.into(),
             qkv.into(),
@@ -212,7 +214,8 @@ impl Gpu {
         saved: &Attended<Self>,
         call: &Call,
     ) {
-        let Packed { qkv, cu_seqlens, sequences } = call.packed;
+        let Packed { qkv, cu_seqlens, .. } = call.packed;
+        let sequences = call.packed.sequences();
         let (rows, heads) = (call.rows, call.at.heads);
         let stats = self.workspace(rows * heads * size_of::<[f32; 2]>());
         let args = [

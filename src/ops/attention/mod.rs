@@ -65,8 +65,15 @@ pub struct Packed<'a, D: Memory> {
     pub qkv: &'a D::X,
     /// [S + 1]
     pub cu_seqlens: &'a D::Int,
+    /// The same as the host knows it, for whom it would have to wait.
+    pub ends: &'a [i32],
+}
+
+impl<D: Memory> Packed<'_, D> {
     /// S
-    pub sequences: usize,
+    pub fn sequences(&self) -> usize {
+        self.ends.len() - 1
+    }
 }
 
 /// What the backward needs of the forward.
@@ -185,9 +192,9 @@ impl Place {
 
 /// Calls `f` once for each (sequence, head), in parallel; no two calls share both.
 fn for_heads<E: Element>(packed: &Packed<Cpu<E>>, at: &Attention, f: impl Fn(Place) + Sync + Send) {
-    let ends = &packed.cu_seqlens[..packed.sequences + 1];
+    let ends = &packed.cu_seqlens[..packed.sequences() + 1];
     assert!(ends.is_sorted(), "attention: cu_seqlens must not decrease");
-    (0..packed.sequences * at.heads).into_par_iter().for_each(|task| {
+    (0..packed.sequences() * at.heads).into_par_iter().for_each(|task| {
         let (s, h) = (task / at.heads, task % at.heads);
         let first = ends[s] as usize;
         let len = ends[s + 1] as usize - first;
