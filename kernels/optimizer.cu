@@ -21,7 +21,7 @@ enum Rule { ADAMW, SGD, RMSPROP };
 // One run of the arena, up to where the next begins; `GroupArg` of src/ops/optimizer.rs.
 struct Group {
     unsigned long long start;
-    float lr;  // η, the group's factor included
+    float lr_scale;  // factor of η
     float decay;
 };
 
@@ -39,10 +39,10 @@ struct Constants {
 
 // What all elements of a step share.
 struct Step {
-    float clip, unbias1, unbias2;
+    float lr, clip, unbias1, unbias2;
     unsigned t;
 
-    __device__ Step(const Constants& k, const float* control) {
+    __device__ Step(const Constants& k, float lr, const float* control) : lr(lr) {
         clip = fminf(1.0f, k.clip / (control[0] + 1e-6f));
         t = unsigned(control[2]);
         // 1 − βᵗ, without the cancellation.
@@ -54,23 +54,24 @@ struct Step {
 // Updates one element.
 __device__ __forceinline__ void update_element(const Constants& k, const Step& step, Group group,
                                                float g, float& w, float& m, float& v) {
+    const float lr = step.lr * group.lr_scale;
     g *= step.clip;
     if (k.rule == ADAMW) {
         m = k.beta1 * m + k.rest1 * g;
         v = k.beta2 * v + k.rest2 * g * g;
-        float step_size = group.lr * step.unbias1;
-        w = w * (1.0f - group.lr * group.decay) -
+        float step_size = lr * step.unbias1;
+        w = w * (1.0f - lr * group.decay) -
             step_size * m / (sqrtf(v * step.unbias2) + k.epsilon);
         return;
     }
     g += group.decay * w;
     if (k.rule == SGD) {
         m = k.beta1 * m + g;
-        w -= group.lr * (k.beta2 != 0.0f ? g + k.beta1 * m : m);
+        w -= lr * (k.beta2 != 0.0f ? g + k.beta1 * m : m);
     } else {
         v = k.beta1 * v + k.rest1 * g * g;
         m = k.beta2 * m + g / (sqrtf(v) + k.epsilon);
-        w -= group.lr * m;
+        w -= lr * m;
     }
 }
 
@@ -102,10 +103,10 @@ __device__ __forceinline__ uint4 rounding_words(const Constants& k, const Step& 
 extern "C" __global__ void update_naive(bf16* params, float* master, float* m, float* v,
                                         const float* grads, const float* control,
                                         const Group* groups, int group_count, Constants k,
-                                        unsigned long long length) {
+                                        float lr, unsigned long long length) {
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= length || control[1] == 0.0f) return;
-    Step step(k, control);
+    Step step(k, lr, control);
     Group group = group_of(groups, group_count, i);
     update_element(k, step, group, grads[i], master[i], m[i], v[i]);
     uint4 words = rounding_words(k, step, i);
@@ -118,10 +119,10 @@ EXPORT_KERNEL(update_naive, update_naive)
 extern "C" __global__ void __launch_bounds__(THREADS)
     update(bf16* params, float* master, float* m, float* v, const float* grads,
            const float* control, const Group* groups, int group_count, Constants k,
-           unsigned long long length) {
+           float lr, unsigned long long length) {
     size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
     if (i >= length || control[1] == 0.0f) return;
-    Step step(k, control);
+    Step step(k, lr, control);
     Group group = group_of(groups, group_count, i);
     float4 g = *reinterpret_cast<const float4*>(grads + i);
     float4 w4 = *reinterpret_cast<const float4*>(master + i);

@@ -319,6 +319,11 @@ impl Config {
         if self.batch.micro == 0 { self.batch.tokens } else { self.batch.micro }
     }
 
+    /// Micro-batches a step.
+    pub fn passes(&self) -> usize {
+        self.batch.tokens / self.micro()
+    }
+
     /// `masked` or `causal`.
     pub fn objective_name(&self) -> &'static str {
         if self.objective == Objective::Causal { "causal" } else { "masked" }

@@ -4,6 +4,7 @@
 //! A process loads a driver once, so each test runs again in a process of its own.
 
 mod runs;
+mod support;
 
 use std::env;
 use std::ffi::c_void;
@@ -18,10 +19,14 @@ use warpwright::bench::ceilings;
 use warpwright::bench::measure::Bench;
 use warpwright::device::gpu::cuda::{Cuda, probe};
 use warpwright::device::gpu::driver::{Address, Driver, Fetch, Launch, TileShape};
+use warpwright::device::gpu::work::{Params, Work};
 use warpwright::device::gpu::{Gpu, Kernels, module};
 use warpwright::device::meter::Meter;
-use warpwright::device::{Class, Memory};
+use warpwright::device::{Buffer, Class, Memory};
+use warpwright::model::batch::Capacity;
+use warpwright::ops::optimizer::{Rule, Update};
 use warpwright::ops::reduce::ReduceOps;
+use warpwright::train::step::{StepKey, Trainer};
 use warpwright::verify::{Request, Sizes, verify};
 
 /// The library of emulated kernels; empty where there was no C++ compiler.
@@ -325,27 +330,82 @@ fn a_recording_runs_again() {
             gpu.download(to, bytemuck::cast_slice_mut(&mut bits)).unwrap();
             f32::from_bits(u32::from(bits[255]) << 16)
         };
-        store(&gpu, to, from, 256, STORE).unwrap();
-        gpu.fill(to, 0, 512).unwrap();
-        let mut work = || {
-            store(&gpu, to, from, 256, STORE).unwrap();
-            Ok(())
+        let launch = |from: Address, count: u64| {
+            let mut params = Params::default();
+            [to.0, from.0, count].iter().for_each(|arg| params.push(&arg.to_ne_bytes()));
+            Work::Launch(STORE, params)
         };
-        let recording = gpu.record(&mut work).unwrap();
-        assert_eq!(read(&gpu), 0.0);
-        gpu.replay(recording).unwrap();
-        assert_eq!(read(&gpu), 1.0);
-        gpu.upload(from, bytemuck::cast_slice(&[2.0f32; 256])).unwrap();
-        gpu.replay(recording).unwrap();
-        assert_eq!(read(&gpu), 2.0);
-        // A recording that fails leaves the stream as it was.
-        let failed = gpu.record(&mut || gpu.signature("lost").map(|_| ()));
-        assert!(failed.unwrap_err().0.contains("lost"));
+        let half = |byte| Work::Fill { to: to.offset(508), byte, bytes: 2 };
+        let (again, twice) = (upload_floats(&gpu, &[2.0; 256]), Work::may_replace);
+        let copy = Work::Copy { to: to.offset(510), from: to, bytes: 2 };
+        // SAFETY: as for `store`: both places have 256 elements.
+        unsafe {
+            let recording = gpu.record(&[launch(from, 256), half(9), copy.clone()]).unwrap();
+            assert_eq!(read(&gpu), 0.0);
+            gpu.replay(recording).unwrap();
+            assert_eq!(read(&gpu), 1.0);
+            // What the device has not done yet is not revised with the rest.
+            gpu.fill(to, 0, 512).unwrap();
+            gpu.replay(recording).unwrap();
+            gpu.revise(recording, 0, &launch(again, 255)).unwrap();
+            gpu.revise(recording, 1, &half(7)).unwrap();
+            assert_eq!(read(&gpu), 1.0);
+            gpu.replay(recording).unwrap();
+            assert_eq!(read(&gpu), 2.0);
+            assert!(twice(&half(1), &half(2)) && !twice(&half(1), &copy));
+            gpu.forget(recording);
+            // A recording that fails leaves the stream as it was.
+            let lost = Work::Launch(Launch { kernel: "lost", ..STORE }, Params::default());
+            assert!(gpu.record(&[half(1), lost]).unwrap_err().0.contains("lost"));
+        }
         gpu.fill(to, 0, 512).unwrap();
         assert_eq!(read(&gpu), 0.0);
-        [to, from].into_iter().for_each(|address| gpu.free(address));
+        [to, from, again].into_iter().for_each(|address| gpu.free(address));
     });
     assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
+}
+
+/// Steps whose arguments, and whose sizes, change, as graphs and launch by launch: to the bit the
+/// same, though the driver does nothing before the host waits.
+#[test]
+fn steps_run_as_graphs() {
+    let log = on_driver("steps_run_as_graphs", "", || {
+        let zoo = support::zoo().into_iter();
+        let mut arch = zoo.clone().find(|(name, _)| name.starts_with("bert with")).unwrap().1;
+        (arch.width, arch.embed_width, arch.inner) = (48, 48, 40);
+        let sizes: [&[usize]; 4] = [&[7, 1, 23, 12], &[7, 1, 23, 12], &[20, 9], &[20, 9]];
+        let passes = [1, 2].map(|seed| sizes.map(|lengths| support::batch(&arch, lengths, seed)));
+        let capacity = Capacity { tokens: 43, sequences: 4, rows: 43 };
+        let trained = |dev: &Meter<Gpu>| {
+            let mut trainer = Trainer::new(dev, &arch, capacity, 2, 0.1).unwrap();
+            trainer.initialise(dev, 1);
+            let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
+            for step in 0..4 {
+                let micros = [&passes[0], &passes[1]].map(|of| of[step].clone());
+                let micros = &micros[..if step < 3 { 2 } else { 1 }];
+                let update = Update { lr: 1e-3 * step as f64, ..update };
+                trainer.step(dev, micros, StepKey { seed: 5, step: step as u64 }, &update);
+            }
+            assert_eq!(dev.fault(), None);
+            (trainer.state.master.to_vec(), trainer.outcome())
+        };
+        let gpu = || Gpu::new(Box::new(gpu()), Kernels::Fast);
+        let by_call = {
+            let plain = gpu();
+            trained(&Meter::by_clock(plain.clone(), Box::new(plain)))
+        };
+        assert_eq!(trained(&Meter::new(gpu())), by_call);
+    });
+    let Some(log) = log else { return };
+    assert!(log.ends_with("\nreleased\n") && !log.contains("left"), "{log}");
+    // The second and third step are revisions; the fourth has one pass less.
+    let graphs: Vec<&str> = log.split("graph recorded").collect();
+    assert_eq!(graphs.len(), 3);
+    for (kernel, times) in [("update", 2), ("embed", 2), ("judge", 0)] {
+        let revised = graphs[1].lines().filter(|line| *line == format!("revised {kernel}"));
+        assert_eq!(revised.count(), times, "{kernel}: {log}");
+    }
+    assert!(graphs[1].contains("revised a fill") && !graphs[2].contains("revised"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use warpwright::device::gpu::driver::{
     Address, Driver, Fetch, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
 };
 use warpwright::device::gpu::emulator::{Emulator, Modes};
+use warpwright::device::gpu::work::Work;
 use warpwright::device::gpu::{Gpu, Kernels};
 use warpwright::device::lockstep::Lockstep;
 use warpwright::device::meter::Meter;
@@ -39,7 +40,7 @@ fn gpu_zoo() -> Vec<(String, Arch)> {
 }
 
 fn trainer<D: Device>(dev: &D, arch: &Arch, capacity: Capacity) -> Trainer<D> {
-    let mut trainer = Trainer::new(dev, arch, capacity, 0.1).unwrap();
+    let mut trainer = Trainer::new(dev, arch, capacity, 1, 0.1).unwrap();
     trainer.state.master.write(0, &lively(arch, 11));
     dev.store(&mut trainer.model.params, &trainer.state.master);
     trainer
@@ -204,12 +205,23 @@ impl<D: Driver> Driver for Counting<D> {
         self.driver.elapsed(from, to)
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
-        self.driver.record(work)
+    unsafe fn record(&self, work: &[Work]) -> Result<Recording> {
+        // SAFETY: the caller's promise, handed on; so below.
+        unsafe { self.driver.record(work) }
     }
 
-    fn replay(&self, recording: Recording) -> Result<()> {
-        self.driver.replay(recording)
+    unsafe fn revise(&self, recording: Recording, index: usize, work: &Work) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { self.driver.revise(recording, index, work) }
+    }
+
+    unsafe fn replay(&self, recording: Recording) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { self.driver.replay(recording) }
+    }
+
+    fn forget(&self, recording: Recording) {
+        self.driver.forget(recording);
     }
 }
 

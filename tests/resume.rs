@@ -67,7 +67,8 @@ fn train_on<D: Device>(
     let data = Prepared::new(config, &folder.data()).unwrap();
     let dev = Meter::new(dev);
     let capacity = data.capacity(config.micro());
-    let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay).unwrap();
+    let trainer =
+        Trainer::new(&dev, &data.arch, capacity, config.passes(), config.train.decay).unwrap();
     let dtype = config.dtype().of_sums();
     let run = Run { config, folder: &folder, data: &data, dtype, stop };
     let mut session = match resume {

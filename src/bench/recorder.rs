@@ -7,7 +7,7 @@ use super::batches;
 use super::call::{Arena, Call, still, still_if_any};
 use crate::data::Batch;
 use crate::device::null::{Hollow, Null};
-use crate::device::{Buffer, Class, Format, Memory};
+use crate::device::{Buffer, Class, Format, Memory, Repeats};
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::Capacity;
 use crate::ops::Into;
@@ -38,7 +38,7 @@ struct Recorder {
 pub fn calls(arch: &Arch, batch: &Batch) -> Result<Vec<(Call, u64)>, ArchError> {
     let dev = Recorder { null: Null::gpu(), calls: RefCell::default() };
     let capacity = Capacity::of(batch, arch.pair);
-    let mut trainer = Trainer::new(&dev, arch, capacity, batches::DECAY)?;
+    let mut trainer = Trainer::new(&dev, arch, capacity, 1, batches::DECAY)?;
     let update = Update { rule: Rule::default(), ..batches::update() };
     let batch = std::slice::from_ref(batch);
     trainer.step(&dev, batch, StepKey { seed: 1, step: 0 }, &update);
@@ -95,6 +95,10 @@ impl Memory for Recorder {
     fn logit_rows(&self, vocab: usize) -> usize {
         self.null.logit_rows(vocab)
     }
+}
+
+impl Repeats for Recorder {
+    type Script = ();
 }
 
 type X = Hollow;

@@ -179,7 +179,8 @@ impl Job<'_> {
         let (config, data) = (self.config, &self.data);
         let dev = Meter::new(dev);
         let capacity = data.capacity(config.micro());
-        let trainer = Trainer::new(&dev, &data.arch, capacity, config.train.decay)?;
+        let trainer =
+            Trainer::new(&dev, &data.arch, capacity, config.passes(), config.train.decay)?;
         let parameters = trainer.model.layout.table.count() as u64;
         let dtype = config.dtype().of_sums();
         let run = Run { config, folder: self.folder, data, dtype, stop: &STOP };

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::device::gpu::driver::Mark;
-use crate::device::{Buffer, Class, Format, Memory};
+use crate::device::{Buffer, Class, Format, Memory, Repeats};
 use crate::ops::activation::{self, Activation, ActivationOps};
 use crate::ops::attention::{self, Attended, Attention, AttentionOps, Packed};
 use crate::ops::dropout::{self, Dropout, DropoutOps};
@@ -241,6 +241,15 @@ impl<D: Memory> Memory for Meter<D> {
 
     fn fault(&self) -> Option<String> {
         self.device.fault()
+    }
+}
+
+impl<D: Repeats> Repeats for Meter<D> {
+    type Script = D::Script;
+
+    /// By the device's clock each op is done when it is called, so that there is time to measure.
+    fn repeat(&self, script: &mut D::Script, work: &mut dyn FnMut()) {
+        if self.clock.is_some() { work() } else { self.device.repeat(script, work) }
     }
 }
 

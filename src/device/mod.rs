@@ -161,9 +161,22 @@ pub trait Memory {
     }
 }
 
+/// Work that is done over and over, as training steps are.
+pub trait Repeats: Memory {
+    /// What a device keeps from one time to the next.
+    type Script: Default;
+
+    /// Does `work`, which calls ops; the host neither reads nor writes tensors in it. A device may
+    /// only note the calls, and then do them all at once; it may have `work` called again for that.
+    fn repeat(&self, _script: &mut Self::Script, work: &mut dyn FnMut()) {
+        work();
+    }
+}
+
 /// Everything that a model, its training and its evaluation need.
 pub trait Device:
     Memory
+    + Repeats
     + EmbedOps
     + NormOps
     + LinearOps
@@ -180,6 +193,7 @@ pub trait Device:
 
 impl<D> Device for D where
     D: Memory
+        + Repeats
         + EmbedOps
         + NormOps
         + LinearOps

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::device::{Buffer, Class, Format, LOGIT_ROWS, Memory, gpu};
+use crate::device::{Buffer, Class, Format, LOGIT_ROWS, Memory, Repeats, gpu};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, ActivationOps};
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
@@ -106,6 +106,10 @@ impl Memory for Null {
     fn logit_rows(&self, vocab: usize) -> usize {
         if self.gpu { gpu::logit_rows(vocab) } else { LOGIT_ROWS }
     }
+}
+
+impl Repeats for Null {
+    type Script = ();
 }
 
 type X = Hollow;

@@ -211,7 +211,7 @@ pub fn stored_by_chance(master: &[f64], seed: u64, step: u32, first: usize) -> V
 #[repr(C)]
 struct GroupArg {
     start: u64,
-    lr: f32,
+    lr_scale: f32,
     decay: f32,
 }
 
@@ -258,9 +258,8 @@ impl OptimizerOps for Gpu {
         update: &Update,
         groups: &[Group],
     ) {
-        let table: Vec<GroupArg> = groups.iter().map(|group| group_arg(update, group)).collect();
-        let on_device = self.workspace(size_of_val(table.as_slice()));
-        self.upload(on_device, cast_slice(&table));
+        let groups: Vec<GroupArg> = groups.iter().map(GroupArg::from).collect();
+        let table = self.table(cast_slice(&groups));
         let len = grads.len();
         let args = [
             arenas.params.into(),
@@ -269,9 +268,10 @@ impl OptimizerOps for Gpu {
             arenas.v.into(),
             grads.into(),
             control.into(),
-            on_device.into(),
-            table.len().into(),
+            table.into(),
+            groups.len().into(),
             Arg::of(RuleArg::from(update)),
+            (update.lr as f32).into(),
             (len as u64).into(),
         ];
         self.elementwise(["update_naive", "update"], len, &args);
@@ -284,11 +284,13 @@ impl OptimizerOps for Gpu {
     }
 }
 
-fn group_arg(update: &Update, group: &Group) -> GroupArg {
-    GroupArg {
-        start: group.span.start as u64,
-        lr: (update.lr * group.lr_scale) as f32,
-        decay: group.decay as f32,
+impl From<&Group> for GroupArg {
+    fn from(group: &Group) -> GroupArg {
+        GroupArg {
+            start: group.span.start as u64,
+            lr_scale: group.lr_scale as f32,
+            decay: group.decay as f32,
+        }
     }
 }
 

@@ -179,9 +179,9 @@ pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
     let dev = Meter::new(input.device());
     let batch = input.batch(arch, input.micro);
     let capacity = input.capacity.unwrap_or(Capacity::of(&batch, arch.pair));
-    let mut trainer = trainer(&dev, arch, capacity);
-    let (parameters, rows) = (trainer.model.layout.table.count(), batch.targets.len());
     let passes = input.tokens / input.micro;
+    let mut trainer = trainer(&dev, arch, capacity, passes);
+    let (parameters, rows) = (trainer.model.layout.table.count(), batch.targets.len());
     let update = Update { rule: input.rule, lr: 0.0, clip: 1.0, stochastic: None };
     let model_flops = passes as f64 * model_flops(arch, &batch);
     trainer.step(&dev, &vec![batch; passes], StepKey { seed: 0, step: 0 }, &update);
@@ -224,8 +224,13 @@ pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
     }
 }
 
-fn trainer(dev: &Meter<Null>, arch: &Arch, capacity: Capacity) -> Trainer<Meter<Null>> {
-    Trainer::new(dev, arch, capacity, 0.0).expect("plan: the architecture is valid")
+fn trainer(
+    dev: &Meter<Null>,
+    arch: &Arch,
+    capacity: Capacity,
+    passes: usize,
+) -> Trainer<Meter<Null>> {
+    Trainer::new(dev, arch, capacity, passes, 0.0).expect("plan: the architecture is valid")
 }
 
 /// Products of f32 run as TF32, on all of these GPUs at half the rate of bf16.
@@ -308,7 +313,8 @@ fn largest_micro(
     };
     let bytes = |arch: &Arch, sequences: usize| {
         let dev = Meter::new(input.device());
-        trainer(&dev, arch, capacity(sequences));
+        let passes = input.tokens.div_ceil(sequences * input.context);
+        trainer(&dev, arch, capacity(sequences), passes);
         dev.device().bytes().values().sum::<u64>()
     };
     // Tables of positions are as large for any pass, and slow to fill: they are counted once.

@@ -14,7 +14,7 @@ use crate::train::step::{StepKey, Trainer};
 pub fn workspace(properties: &Properties, arch: &Arch, capacity: Capacity) -> usize {
     let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
     let mut trainer =
-        Trainer::new(&dev, arch, capacity, 0.0).expect("rehearsal: the architecture is valid");
+        Trainer::new(&dev, arch, capacity, 1, 0.0).expect("rehearsal: the architecture is valid");
     let batch = [full(arch, capacity)];
     let update = Update { rule: Rule::default(), lr: 0.0, clip: 1.0, stochastic: None };
     trainer.step(&dev, &batch, StepKey { seed: 0, step: 0 }, &update);

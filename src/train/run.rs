@@ -164,7 +164,7 @@ impl<'a, D: Device> Session<'a, D> {
             self.evaluate()?;
         }
         self.dev.reset();
-        let micros = (config.batch.tokens / config.micro()) as u64;
+        let micros = config.passes() as u64;
         let loader = &self.run.data.loader;
         let end = thread::scope(|scope| -> Result<End, RunError> {
             let (sender, receiver) = sync_channel::<Vec<Batch>>(AHEAD);

@@ -29,9 +29,11 @@ pub struct Trainer<D: Device> {
     pub model: Model<D>,
     pub state: State<D>,
     acts: Activations<D>,
-    batch: DeviceBatch<D>,
+    /// One a pass of a step: all are brought before the first runs.
+    batches: Vec<DeviceBatch<D>>,
     sums: Sums<D>,
     groups: Vec<Group>,
+    script: D::Script,
 }
 
 /// What a step came to.
@@ -91,9 +93,15 @@ pub struct StepKey {
 }
 
 impl<D: Device> Trainer<D> {
-    /// Takes the memory for `arch` and micro-batches within `capacity`; weights are zero until
-    /// [`Trainer::initialise`] or a checkpoint fills them.
-    pub fn new(dev: &D, arch: &Arch, capacity: Capacity, decay: f64) -> Result<Self, ArchError> {
+    /// Takes the memory for `arch` and steps of so many `passes`, micro-batches within `capacity`;
+    /// weights are zero until [`Trainer::initialise`] or a checkpoint fills them.
+    pub fn new(
+        dev: &D,
+        arch: &Arch,
+        capacity: Capacity,
+        passes: usize,
+        decay: f64,
+    ) -> Result<Self, ArchError> {
         let model = Model::new(dev, arch)?;
         let len = model.layout.table.arena_len;
         let sums = || dev.acc(Class::Scratch, 3);
@@ -106,9 +114,10 @@ impl<D: Device> Trainer<D> {
                 control: dev.acc(Class::Scratch, CONTROL),
             },
             acts: Activations::new(dev, arch, capacity, true),
-            batch: DeviceBatch::new(dev, capacity),
+            batches: (0..passes).map(|_| DeviceBatch::new(dev, capacity)).collect(),
             sums: Sums { tokens: sums(), pairs: sums() },
             groups: groups(&model.layout, decay),
+            script: D::Script::default(),
             model,
         })
     }
@@ -124,31 +133,36 @@ impl<D: Device> Trainer<D> {
 
     /// One step over `micros`. [`Trainer::pending`] asks what came of it.
     pub fn step(&mut self, dev: &D, micros: &[Batch], key: StepKey, update: &Update) {
-        let pair = self.model.arch.pair;
-        let scales = scales(micros);
-        let Trainer { model, state, acts, batch, sums, groups } = self;
-        dev.zero_acc(&mut state.grads);
-        dev.zero_acc(&mut sums.tokens);
-        dev.zero_acc(&mut sums.pairs);
-        for (i, micro) in micros.iter().enumerate() {
-            let micro_index = (key.step * micros.len() as u64 + i as u64) as u32;
-            let dropout = Some(DropoutKey { seed: key.seed, micro: micro_index });
-            batch.load(micro, pair);
-            model.forward(dev, acts, batch, dropout);
-            model.loss_backward(dev, sums, &mut state.grads, acts, batch, scales);
-            model.backward(dev, &mut state.grads, acts, batch, dropout);
+        assert!(micros.len() <= self.batches.len(), "a step of {} passes", micros.len());
+        for (batch, micro) in self.batches.iter_mut().zip(micros) {
+            batch.load(micro, self.model.arch.pair);
         }
-        dev.judge(&mut state.control, &state.grads, &sums.tokens);
+        let scales = scales(micros);
+        let first = key.step * micros.len() as u64;
+        let Trainer { model, state, acts, batches, sums, groups, script, .. } = self;
         let State { master, grads, m, v, control } = state;
-        let arenas = Arenas { params: &mut model.params, master, m, v };
-        dev.update(arenas, grads, control, update, groups);
+        dev.repeat(script, &mut || {
+            dev.zero_acc(grads);
+            dev.zero_acc(&mut sums.tokens);
+            dev.zero_acc(&mut sums.pairs);
+            for (micro, batch) in (first..).zip(&batches[..micros.len()]) {
+                let dropout = Some(DropoutKey { seed: key.seed, micro: micro as u32 });
+                model.forward(dev, acts, batch, dropout);
+                model.loss_backward(dev, sums, grads, acts, batch, scales);
+                model.backward(dev, grads, acts, batch, dropout);
+            }
+            dev.judge(control, grads, &sums.tokens);
+            let arenas = Arenas { params: &mut model.params, master, m, v };
+            dev.update(arenas, grads, control, update, groups);
+        });
     }
 
     /// Losses of `batches` without a step; dropout is off.
     pub fn evaluate(&mut self, dev: &D, batches: &[Batch]) -> Outcome {
-        let Trainer { model, acts, batch, sums, .. } = self;
+        let Trainer { model, acts, batches: places, sums, .. } = self;
         dev.zero_acc(&mut sums.tokens);
         dev.zero_acc(&mut sums.pairs);
+        let batch = &mut places[0];
         for held in batches {
             batch.load(held, model.arch.pair);
             model.forward(dev, acts, batch, None);

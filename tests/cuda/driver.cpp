@@ -43,8 +43,12 @@ struct Event {
     double at = 0;
 };
 
+struct Node {
+    Work work;
+    EmuLaunch launch;  // of a kernel
+};
 struct Graph {
-    std::vector<Work> work;
+    std::vector<Node> nodes;
 };
 
 struct Function {
@@ -104,9 +108,9 @@ static F* emulator(const char* name) {
 
 static size_t capacity() { return is("small") ? size_t(64) << 20 : size_t(8) << 30; }
 
-static int give(Work work) {
+static int give(Work work, const EmuLaunch& launch = {}) {
     if (broken) return broken;
-    if (recording) recording->work.push_back(std::move(work));
+    if (recording) recording->nodes.push_back({std::move(work), launch});
     else queue.push_back(std::move(work)), given++;
     return SUCCESS;
 }
@@ -200,12 +204,20 @@ API cuStreamBeginCapture_v2(void*, int) {
 API cuStreamEndCapture(void*, Graph** graph) {
     return *graph = recording, recording = nullptr, broken;
 }
+// A node is known by its number, from 1.
+API cuStreamGetCaptureInfo_v3(void*, int*, uint64_t*, Graph**, void* const** last, void**,
+                              size_t* count) {
+    static void* node;
+    node = reinterpret_cast<void*>(recording->nodes.size());
+    return *last = &node, *count = 1, broken;
+}
 API cuGraphInstantiateWithFlags(Graph** run, Graph* graph, unsigned long long) {
     live["graphs"]++;
+    log_line("graph recorded");
     return *run = new Graph(*graph), broken;
 }
 API cuGraphLaunch(Graph* run, void*) {
-    for (const Work& work : run->work) give(work);
+    for (const Node& node : run->nodes) give(node.work);
     return broken;
 }
 API cuGraphExecDestroy(Graph* run) { return delete run, live["graphs"]--, SUCCESS; }
@@ -250,8 +262,11 @@ API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void*) {
     return give([=] { return memcpy(at(to), at(from), bytes), SUCCESS; });
 }
+static Work fill(uint64_t to, unsigned char byte, size_t bytes) {
+    return [=] { return memset(at(to), byte, bytes), SUCCESS; };
+}
 API cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, void*) {
-    return give([=] { return memset(at(to), byte, bytes), SUCCESS; });
+    return give(fill(to, byte, bytes));
 }
 
 // ------------------------------------------------------------------ kernels
@@ -286,6 +301,26 @@ API cuFuncSetAttribute(Function* function, int attribute, int value) {
     return SUCCESS;
 }
 
+// The work of a kernel. The driver takes the arguments when it is called; some are aligned to 128
+// bytes.
+static Work kernel(EmuLaunch launch, const Function& function, void** params) {
+    struct alignas(128) Argument {
+        char bytes[256];
+    };
+    std::vector<Argument> arguments(function.sizes.size());
+    for (size_t i = 0; i < arguments.size(); i++)
+        memcpy(arguments[i].bytes, params[i], function.sizes[i]);
+    return [launch, arguments]() mutable -> int {
+        if (is("astray")) return ILLEGAL_ADDRESS;
+        std::vector<void*> places;
+        for (Argument& argument : arguments) places.push_back(argument.bytes);
+        if (!emulator<int(const EmuLaunch*, void**)>("emu_launch")(&launch, places.data()))
+            return SUCCESS;
+        fprintf(stderr, "fake driver: %s\n", emulator<const char*()>("emu_error")());
+        return ILLEGAL_ADDRESS;
+    };
+}
+
 API cuLaunchKernelEx(const Config* config, Function* function, void** params, void**) {
     if (config->shared > function->shared) return INVALID_VALUE;
     EmuLaunch launch = {};
@@ -304,22 +339,38 @@ API cuLaunchKernelEx(const Config* config, Function* function, void** params, vo
     log_line("launch " + function->name + " shared " + std::to_string(config->shared) +
              " cluster " + std::to_string(cluster[0] * cluster[1] * cluster[2]) +
              " cooperative " + std::to_string(launch.cooperative));
-    // The driver takes the arguments when it is called. Some are aligned to 128 bytes.
-    struct alignas(128) Argument {
-        char bytes[256];
-    };
-    std::vector<Argument> arguments(function->sizes.size());
-    for (size_t i = 0; i < arguments.size(); i++)
-        memcpy(arguments[i].bytes, params[i], function->sizes[i]);
-    return give([launch, arguments]() mutable -> int {
-        if (is("astray")) return ILLEGAL_ADDRESS;
-        std::vector<void*> places;
-        for (Argument& argument : arguments) places.push_back(argument.bytes);
-        if (!emulator<int(const EmuLaunch*, void**)>("emu_launch")(&launch, places.data()))
-            return SUCCESS;
-        fprintf(stderr, "fake driver: %s\n", emulator<const char*()>("emu_error")());
-        return ILLEGAL_ADDRESS;
-    });
+    return give(kernel(launch, *function, params), launch);
+}
+
+// cuda.h's CUDA_KERNEL_NODE_PARAMS and CUDA_MEMSET_NODE_PARAMS.
+struct KernelNode {
+    Function* function;
+    uint32_t grid[3], block[3], shared;
+    void **params, **extra, *kernel, *context;
+};
+struct MemsetNode {
+    uint64_t to;
+    size_t pitch;
+    uint32_t value, element;
+    size_t width, height;
+};
+static Node& node_of(Graph* run, void* node) { return run->nodes[size_t(node) - 1]; }
+API cuGraphExecKernelNodeSetParams_v2(Graph* run, void* node, const KernelNode* params) {
+    if (params->shared > params->function->shared || params->extra) return INVALID_VALUE;
+    EmuLaunch& launch = node_of(run, node).launch;  // clusters and cooperation stay
+    launch.kernel = params->function->name.c_str();
+    memcpy(launch.grid, params->grid, sizeof launch.grid);
+    memcpy(launch.block, params->block, sizeof launch.block);
+    launch.shared_bytes = params->shared;
+    log_line("revised " + params->function->name);
+    node_of(run, node).work = kernel(launch, *params->function, params->params);
+    return broken;
+}
+API cuGraphExecMemsetNodeSetParams(Graph* run, void* node, const MemsetNode* params, void*) {
+    if (params->element != 1 || params->height != 1) return INVALID_VALUE;
+    log_line("revised a fill");
+    node_of(run, node).work = fill(params->to, (unsigned char)params->value, params->width);
+    return broken;
 }
 
 API cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* base, const uint64_t* dims,

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use crate::device::{Buffer, Class, Format, Memory};
+use crate::device::{Buffer, Class, Format, Memory, Repeats};
 pub use float::{Element, Float};
 
 /// The CPU, storing `E`.
@@ -50,6 +50,10 @@ impl<E: Element> Memory for Cpu<E> {
     fn int(&self, _: Class, len: usize) -> Vec<i32> {
         vec![0; len]
     }
+}
+
+impl<E: Element> Repeats for Cpu<E> {
+    type Script = ();
 }
 
 /// Zeros, of large tensors in pages of 2 MiB where the system has them to give: rows of products

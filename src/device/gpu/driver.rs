@@ -7,6 +7,8 @@
 use std::ffi::c_void;
 use std::fmt::Debug;
 
+use super::work::Work;
+
 /// An address in device memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address(pub u64);
@@ -73,7 +75,7 @@ pub struct TensorMap(pub [u64; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(pub usize);
 
-/// A recorded sequence of launches; see [`Driver::record`].
+/// Recorded work; see [`Driver::record`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recording(pub usize);
 
@@ -153,11 +155,27 @@ pub trait Driver: Debug {
     /// Seconds of device time between two marks; waits for the later one.
     fn elapsed(&self, from: Mark, to: Mark) -> Result<f64>;
 
-    /// Records what `work` launches, as a CUDA graph, without running it.
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording>;
+    /// Takes down work, as a CUDA graph, without running it.
+    ///
+    /// # Safety
+    /// What [`Driver::launch`] asks for holds of each launch whenever the recording is replayed.
+    unsafe fn record(&self, work: &[Work]) -> Result<Recording>;
+
+    /// Puts `work` in the place of what a recording has at `index`, from its next replay on; see
+    /// [`Work::may_replace`]. After an error the recording is good for nothing.
+    ///
+    /// # Safety
+    /// As of [`Driver::record`].
+    unsafe fn revise(&self, recording: Recording, index: usize, work: &Work) -> Result<()>;
 
     /// Runs a recording.
-    fn replay(&self, recording: Recording) -> Result<()>;
+    ///
+    /// # Safety
+    /// As promised to [`Driver::record`].
+    unsafe fn replay(&self, recording: Recording) -> Result<()>;
+
+    /// Gives a recording back.
+    fn forget(&self, recording: Recording);
 
     /// What the driver has counted by source line since the last call, as a table; empty where it
     /// counts nothing.

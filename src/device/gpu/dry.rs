@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use super::driver::{
     Address, Driver, Fetch, Launch, Mark, Properties, Recording, Result, TensorMap, TileShape,
 };
+use super::work::Work;
 
 /// Counts.
 #[derive(Debug)]
@@ -89,12 +90,17 @@ impl Driver for Dry {
         Ok(0.0)
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
-        work()?;
+    unsafe fn record(&self, _: &[Work]) -> Result<Recording> {
         Ok(Recording(0))
     }
 
-    fn replay(&self, _: Recording) -> Result<()> {
+    unsafe fn revise(&self, _: Recording, _: usize, _: &Work) -> Result<()> {
         Ok(())
     }
+
+    unsafe fn replay(&self, _: Recording) -> Result<()> {
+        Ok(())
+    }
+
+    fn forget(&self, _: Recording) {}
 }

@@ -16,6 +16,7 @@ use super::driver::{
     Address, Driver, DriverError, FETCHED, FETCHES, Fetch, Launch, Mark, Properties, Recording,
     Result, TensorMap, TileShape,
 };
+use super::work::{Params, Work};
 
 /// Which build of the kernels runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,6 +142,7 @@ pub struct Emulator {
     /// Parameter sizes of each kernel.
     kernels: BTreeMap<String, Vec<u32>>,
     marks: RefCell<Vec<Instant>>,
+    recordings: RefCell<Vec<Vec<Work>>>,
     /// What was fetched, and how often.
     fetches: RefCell<([[u8; FETCHED]; FETCHES], usize)>,
 }
@@ -202,6 +204,7 @@ impl Emulator {
             properties: properties(),
             kernels,
             marks: RefCell::default(),
+            recordings: RefCell::default(),
             fetches: RefCell::new(([[0; FETCHED]; FETCHES], 0)),
         })
     }
@@ -265,6 +268,16 @@ fn properties() -> Properties {
 unsafe fn text(words: *const c_char) -> String {
     // SAFETY: by the caller's promise.
     unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned()
+}
+
+/// Arguments where emulated kernels read them: each aligned as the strictest type, a tensor map.
+fn aligned(params: &Params) -> Vec<TensorMap> {
+    let slot = |bytes: &[u8]| {
+        let mut slot = TensorMap([0; 16]);
+        bytemuck::bytes_of_mut(&mut slot.0)[..bytes.len()].copy_from_slice(bytes);
+        slot
+    };
+    params.iter().map(slot).collect()
 }
 
 impl Driver for Emulator {
@@ -390,12 +403,38 @@ impl Driver for Emulator {
         Ok(marks[to.0].duration_since(marks[from.0]).as_secs_f64())
     }
 
-    fn record(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
-        Err(DriverError("the emulator runs every launch at once and records none".into()))
+    unsafe fn record(&self, work: &[Work]) -> Result<Recording> {
+        let mut recordings = self.recordings.borrow_mut();
+        recordings.push(work.to_vec());
+        Ok(Recording(recordings.len() - 1))
     }
 
-    fn replay(&self, _: Recording) -> Result<()> {
-        Err(DriverError("the emulator runs every launch at once and records none".into()))
+    unsafe fn revise(&self, recording: Recording, index: usize, work: &Work) -> Result<()> {
+        self.recordings.borrow_mut()[recording.0][index] = work.clone();
+        Ok(())
+    }
+
+    unsafe fn replay(&self, recording: Recording) -> Result<()> {
+        for work in &self.recordings.borrow()[recording.0] {
+            match work {
+                Work::Launch(launch, params) => {
+                    let params = aligned(params);
+                    let params: Vec<*const c_void> =
+                        params.iter().map(|param| std::ptr::from_ref(param).cast()).collect();
+                    // SAFETY: by the caller's promise.
+                    unsafe { self.launch(launch, &params) }.map_err(|DriverError(said)| {
+                        DriverError(format!("kernel {}: {said}", launch.kernel))
+                    })?;
+                }
+                &Work::Copy { to, from, bytes } => self.copy(to, from, bytes)?,
+                &Work::Fill { to, byte, bytes } => self.fill(to, byte, bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, recording: Recording) {
+        self.recordings.borrow_mut()[recording.0] = Vec::new();
     }
 
     fn counters(&self) -> String {

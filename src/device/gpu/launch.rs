@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use bytemuck::{Pod, Zeroable, bytes_of, bytes_of_mut};
 
 use super::driver::{Address, DriverError, Launch, Result, TensorMap};
+use super::work::{Params, Work};
 use super::{Gpu, Tensor};
 use crate::device::Memory;
 use crate::ops::Dropout;
@@ -135,6 +136,12 @@ impl Arg {
         Arg::Struct(words, bytes.len())
     }
 
+    fn bytes(&self) -> &[u8] {
+        let (value, bytes) = self.value();
+        // SAFETY: the value lies in `self` and is so long; it has no padding.
+        unsafe { std::slice::from_raw_parts(value.cast(), bytes) }
+    }
+
     /// Where the value lies, and its size in bytes.
     fn value(&self) -> (*const c_void, usize) {
         fn of<T>(value: &T) -> (*const c_void, usize) {
@@ -203,11 +210,6 @@ impl Gpu {
     }
 
     fn try_launch(&self, kernel: &'static str, shape: Shape, args: &[Arg]) -> Result<()> {
-        let mut params = [std::ptr::null(); ARGS];
-        for (param, arg) in params.iter_mut().zip(args) {
-            *param = arg.value().0;
-        }
-        assert!(args.len() <= ARGS, "kernel {kernel} takes too many arguments");
         if let Some(want) = self.driver().signature(kernel)? {
             let got: Vec<u32> = args.iter().map(|arg| arg.value().1 as u32).collect();
             if got != want {
@@ -224,6 +226,17 @@ impl Gpu {
             shared: shape.shared,
             cooperative: shape.cooperative,
         };
+        if let Some(noted) = &mut *self.state.noting.borrow_mut() {
+            let mut params = Params::default();
+            args.iter().for_each(|arg| params.push(arg.bytes()));
+            noted.push(Work::Launch(launch, params));
+            return Ok(());
+        }
+        let mut params = [std::ptr::null(); ARGS];
+        for (param, arg) in params.iter_mut().zip(args) {
+            *param = arg.value().0;
+        }
+        assert!(args.len() <= ARGS, "kernel {kernel} takes too many arguments");
         // SAFETY: where the driver knows the kernel's parameters, they were compared; elsewhere
         // the same code has passed that comparison on the emulator. Tensors outlive the launch,
         // as memory is given back in the order of the stream.

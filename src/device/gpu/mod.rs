@@ -15,6 +15,8 @@ pub mod emulator;
 pub mod launch;
 pub(crate) mod limits;
 pub mod module;
+pub mod replay;
+pub mod work;
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -27,6 +29,7 @@ use half::bf16;
 use crate::device::cpu::HostElement;
 use crate::device::{Buffer, Class, Fetched, Format, Memory};
 use driver::{Address, Driver, DriverError, Fetch, Result};
+use work::Work;
 
 /// Which kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +86,9 @@ struct State {
     /// What lives within one op: address and bytes.
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
+    /// Work that is taken down instead of being done; see [`replay`].
+    noting: RefCell<Option<Vec<Work>>>,
+    tables: RefCell<Tables>,
 }
 
 /// How products are cut where the choice is not left to the host: for checks, which must meet every
@@ -95,10 +101,62 @@ pub struct ProductCut {
     pub splits: usize,
 }
 
+/// Tables of constants that kernels read, each brought once.
+#[derive(Debug, Default)]
+struct Tables {
+    /// [`TABLES`] bytes, once there are any.
+    memory: Option<Address>,
+    /// One after the other, each from a multiple of 16.
+    bytes: Vec<u8>,
+    /// Of each, where it begins and its bytes.
+    places: Vec<(usize, usize)>,
+}
+
+/// Room for all tables: the optimizer's, 16 bytes a group, is the only one so far.
+const TABLES: usize = 64 << 10;
+
+impl Tables {
+    /// Where a table begins that is there.
+    fn find(&self, table: &[u8]) -> Option<usize> {
+        let mut places = self.places.iter();
+        let found = places.find(|&&(start, len)| &self.bytes[start..start + len] == table);
+        found.map(|&(start, _)| start)
+    }
+
+    fn place(&mut self, table: &[u8], driver: &dyn Driver) -> Result<Address> {
+        let memory = self.take(driver)?;
+        if let Some(start) = self.find(table) {
+            return Ok(memory.offset(start));
+        }
+        let start = self.bytes.len().next_multiple_of(16);
+        if start + table.len() > TABLES {
+            return Err(DriverError(format!("tables of more than {TABLES} bytes")));
+        }
+        driver.upload(memory.offset(start), table)?;
+        self.bytes.resize(start, 0);
+        self.bytes.extend_from_slice(table);
+        self.places.push((start, table.len()));
+        Ok(memory.offset(start))
+    }
+
+    /// Where they lie.
+    fn take(&mut self, driver: &dyn Driver) -> Result<Address> {
+        let memory = match self.memory {
+            Some(memory) => memory,
+            None => driver.alloc(TABLES, Class::Workspace.label())?,
+        };
+        self.memory = Some(memory);
+        Ok(memory)
+    }
+}
+
 impl Drop for State {
     fn drop(&mut self) {
         let (address, bytes) = *self.workspace.borrow();
         if bytes > 0 {
+            self.driver.free(address);
+        }
+        if let Some(address) = self.tables.get_mut().memory {
             self.driver.free(address);
         }
     }
@@ -117,13 +175,39 @@ impl State {
         }
         call(&*self.driver).map_err(|error| self.fail(op, &error)).ok()
     }
+
+    /// [`State::attempt`] of what the host does with a tensor's elements: not while work is noted,
+    /// since it would not come in its turn.
+    fn exchange<T>(&self, op: &str, call: impl FnOnce(&dyn Driver) -> Result<T>) -> Option<T> {
+        self.attempt(op, |driver| match *self.noting.borrow() {
+            Some(_) => Err(DriverError("the host used a tensor within recorded work".into())),
+            None => call(driver),
+        })
+    }
+
+    /// Does `work`, which is what `call` does, or notes it.
+    fn give(&self, op: &str, work: Work, call: impl FnOnce(&dyn Driver) -> Result<()>) {
+        self.attempt(op, |driver| match &mut *self.noting.borrow_mut() {
+            Some(noted) => {
+                noted.push(work);
+                Ok(())
+            }
+            None => call(driver),
+        });
+    }
 }
 
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>, kernels: Kernels) -> Gpu {
         let workspace = RefCell::new((Address(0), 0));
-        let product_cut = Cell::default();
-        let state = State { driver, fault: RefCell::default(), workspace, product_cut };
+        let state = State {
+            driver,
+            fault: RefCell::default(),
+            workspace,
+            product_cut: Cell::default(),
+            noting: RefCell::default(),
+            tables: RefCell::default(),
+        };
         Gpu { state: Rc::new(state), kernels }
     }
 
@@ -166,9 +250,10 @@ impl Gpu {
         workspace.0
     }
 
-    /// Makes the workspace large enough for what a rehearsal found.
+    /// Takes all memory that is no tensor's: a workspace for what a rehearsal found, and tables.
     pub fn reserve(&self, bytes: usize) {
         self.workspace(bytes);
+        self.state.attempt("table", |driver| self.state.tables.borrow_mut().take(driver));
     }
 
     /// Bytes that [`Gpu::workspace`] has come to.
@@ -176,14 +261,21 @@ impl Gpu {
         self.state.workspace.borrow().1
     }
 
-    /// Copies to the workspace or another place that is not a tensor.
-    pub(crate) fn upload(&self, to: Address, bytes: &[u8]) {
-        self.state.attempt("upload", |driver| driver.upload(to, bytes));
+    /// Where a table of constants lies on the device. It is brought there when it is first asked
+    /// for, and stays.
+    pub(crate) fn table(&self, bytes: &[u8]) -> Address {
+        let tables = &self.state.tables;
+        let placed = self.state.attempt("table", |d| tables.borrow_mut().place(bytes, d));
+        placed.unwrap_or(Address(0))
     }
 
     /// Sets `bytes` of memory to zero.
-    pub(crate) fn zero(&self, address: Address, bytes: usize) {
-        self.state.attempt("zero", |driver| driver.fill(address, 0, bytes));
+    pub(crate) fn zero(&self, to: Address, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let fill = Work::Fill { to, byte: 0, bytes };
+        self.state.give("zero", fill, |driver| driver.fill(to, 0, bytes));
     }
 
     fn tensor<T: Pod>(&self, class: Class, len: usize) -> Tensor<T> {
@@ -224,7 +316,12 @@ impl<T> Tensor<T> {
     pub(crate) fn copy_within(&mut self, from: usize, to: usize, len: usize) {
         assert!(from.max(to) + len <= self.len, "copy beyond a tensor of {}", self.len);
         let (to, from) = (self.at(to), self.at(from));
-        self.state.attempt("copy", |driver| driver.copy(to, from, len * size_of::<T>()));
+        let bytes = len * size_of::<T>();
+        if bytes == 0 {
+            return;
+        }
+        let copy = Work::Copy { to, from, bytes };
+        self.state.give("copy", copy, |driver| driver.copy(to, from, bytes));
     }
 }
 
@@ -247,7 +344,7 @@ impl<T: Pod + HostElement> Buffer for Tensor<T> {
         assert!(start + out.len() <= self.len, "read beyond a tensor of {}", self.len);
         let mut stored = vec![T::zeroed(); out.len()];
         let bytes = cast_slice_mut(&mut stored);
-        self.state.attempt("read", |driver| driver.download(self.at(start), bytes));
+        self.state.exchange("read", |driver| driver.download(self.at(start), bytes));
         for (out, stored) in out.iter_mut().zip(stored) {
             *out = stored.to_host();
         }
@@ -257,12 +354,12 @@ impl<T: Pod + HostElement> Buffer for Tensor<T> {
         assert!(start + values.len() <= self.len, "write beyond a tensor of {}", self.len);
         let stored: Vec<T> = values.iter().map(|&value| T::from_host(value)).collect();
         let to = self.at(start);
-        self.state.attempt("write", |driver| driver.upload(to, cast_slice(&stored)));
+        self.state.exchange("write", |driver| driver.upload(to, cast_slice(&stored)));
     }
 
     fn fetch(&self) -> Fetched<T::Host> {
         let (len, bytes) = (self.len, self.len * size_of::<T>());
-        let started = self.state.attempt("read", |driver| driver.fetch(self.at(0), bytes));
+        let started = self.state.exchange("read", |driver| driver.fetch(self.at(0), bytes));
         let Some(fetch) = started else { return Fetched::Here(vec![T::Host::default(); len]) };
         let (asked, taken) = (Rc::clone(&self.state), Rc::clone(&self.state));
         Fetched::Coming(

@@ -28,7 +28,7 @@ mod ops;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::device::{Buffer, Class, Format, Memory};
+use crate::device::{Buffer, Class, Format, Memory, Repeats};
 use crate::ops::Span;
 
 /// C of the bound above.
@@ -177,4 +177,9 @@ impl<A: Memory, B: Memory> Memory for Lockstep<A, B> {
     fn fault(&self) -> Option<String> {
         self.a.fault().or_else(|| self.b.fault())
     }
+}
+
+/// Op by op, whatever its devices do.
+impl<A: Memory, B: Memory> Repeats for Lockstep<A, B> {
+    type Script = ();
 }

@@ -8,6 +8,7 @@
 //!
 //! Held to a driver made for tests (`tests/cuda`); unmeasured on a GPU.
 
+mod graph;
 pub mod probe;
 mod staging;
 mod words;
@@ -17,11 +18,11 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
 
-use cudarc::driver::result::{self, device, event, graph, module, primary_ctx, stream};
+use cudarc::driver::result::{self, device, event, module, primary_ctx, stream};
 use cudarc::driver::sys::{
-    self, CUdevice, CUevent, CUevent_flags, CUfunction, CUfunction_attribute, CUgraph, CUgraphExec,
-    CUgraphInstantiate_flags, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
-    CUlaunchConfig, CUmodule, CUstream, CUstreamCaptureMode,
+    self, CUcontext, CUdevice, CUevent, CUevent_flags, CUfunction, CUfunction_attribute,
+    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUmodule,
+    CUstream,
 };
 
 use super::driver::{
@@ -29,6 +30,8 @@ use super::driver::{
     TileShape,
 };
 use super::module as kernels;
+use super::work::Work;
+use graph::Graph;
 use probe::Unavailable;
 use staging::Staging;
 
@@ -49,6 +52,7 @@ pub type FindKernel = fn(&str) -> Option<(&'static str, &'static [u8])>;
 pub struct Cuda {
     properties: Properties,
     device: CUdevice,
+    context: CUcontext,
     stream: CUstream,
     kernels: FindKernel,
     modules: RefCell<HashMap<&'static str, CUmodule>>,
@@ -56,7 +60,7 @@ pub struct Cuda {
     staging: RefCell<Staging>,
     /// The events of the last marks, and how many were ever made.
     marks: RefCell<(Vec<CUevent>, usize)>,
-    recordings: RefCell<Vec<(CUgraph, CUgraphExec)>>,
+    recordings: RefCell<Vec<Option<Graph>>>,
     /// The last launches, as a ring.
     launched: Cell<([&'static str; REMEMBERED], usize)>,
 }
@@ -100,6 +104,7 @@ impl Cuda {
         Ok(Cuda {
             properties,
             device,
+            context,
             stream: stream::create(stream::StreamKind::NonBlocking)?,
             kernels,
             modules: RefCell::default(),
@@ -191,24 +196,6 @@ impl Cuda {
             function.wide.set(true);
         }
         Ok(())
-    }
-
-    /// Records what `work` launches; the stream records nothing any more when this returns.
-    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<CUgraph> {
-        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream lives as long as `self`.
-        self.told(unsafe { stream::begin_capture(self.stream, mode) })?;
-        let worked = work();
-        // SAFETY: as above.
-        let captured = self.told(unsafe { stream::end_capture(self.stream) });
-        match (worked, captured) {
-            (Ok(()), captured) => captured,
-            (Err(error), captured) => {
-                // SAFETY: the graph was captured here, and nothing else knows it.
-                let _ = captured.map(|graph| unsafe { graph::destroy(graph) });
-                Err(error)
-            }
-        }
     }
 }
 
@@ -387,24 +374,41 @@ impl Driver for Cuda {
             .map(|milliseconds| f64::from(milliseconds) * 1e-3)
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
-        let graph = self.capture(work)?;
-        // SAFETY: the graph was just captured.
-        let run = self.told(unsafe { graph::instantiate(graph, CUgraphInstantiate_flags(0)) });
-        let run = run.inspect_err(|_| {
-            // SAFETY: nothing else knows the graph.
-            let _ = unsafe { graph::destroy(graph) };
-        })?;
+    unsafe fn record(&self, work: &[Work]) -> Result<Recording> {
+        // SAFETY: by the caller's promise.
+        let recorded = unsafe { self.graph(work) }?;
         let mut recordings = self.recordings.borrow_mut();
-        recordings.push((graph, run));
+        recordings.push(Some(recorded));
         Ok(Recording(recordings.len() - 1))
     }
 
-    fn replay(&self, recording: Recording) -> Result<()> {
-        let (_, run) = self.recordings.borrow()[recording.0];
+    unsafe fn revise(&self, recording: Recording, index: usize, work: &Work) -> Result<()> {
+        let recordings = self.recordings.borrow();
+        let Graph { run, nodes, .. } = recordings[recording.0].as_ref().expect("a live recording");
+        match work {
+            // SAFETY: by the caller's promise.
+            Work::Launch(launch, params) => unsafe {
+                self.revise_launch(*run, nodes[index], launch, params)
+            },
+            &Work::Fill { to, byte, bytes } => {
+                self.revise_fill(*run, nodes[index], to, byte, bytes)
+            }
+            Work::Copy { .. } => Err(DriverError("a recorded copy stays as it is".into())),
+        }
+    }
+
+    unsafe fn replay(&self, recording: Recording) -> Result<()> {
+        let recordings = self.recordings.borrow();
+        let Graph { run, .. } = recordings[recording.0].as_ref().expect("a live recording");
         self.remember("a recording");
-        // SAFETY: graph and stream live as long as `self`.
-        self.told(unsafe { graph::launch(run, self.stream) })
+        // SAFETY: graph and stream live as long as `self`; and by the caller's promise.
+        self.told(unsafe { result::graph::launch(*run, self.stream) })
+    }
+
+    fn forget(&self, recording: Recording) {
+        if let Some(graph) = self.recordings.borrow_mut()[recording.0].take() {
+            graph.destroy();
+        }
     }
 }
 
@@ -437,10 +441,7 @@ impl Drop for Cuda {
         // SAFETY: what is destroyed was made by `self`, is destroyed once, and idle.
         unsafe {
             let _ = stream::synchronize(self.stream);
-            for (graph, run) in self.recordings.get_mut().drain(..) {
-                let _ = graph::exec_destroy(run);
-                let _ = graph::destroy(graph);
-            }
+            self.recordings.get_mut().drain(..).flatten().for_each(Graph::destroy);
             for event in self.marks.get_mut().0.drain(..) {
                 let _ = event::destroy(event);
             }
