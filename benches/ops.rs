@@ -196,7 +196,8 @@ fn loss(c: &mut Criterion) {
     group.throughput(Throughput::Elements(N as u64));
     group.bench_function("head_loss, training", |b| {
         b.iter(|| {
-            let train = Some(LossGrads { dx: &mut dx, grads: &mut grads, scale: 1.0 / N as f64 });
+            let labelled = &vec![N as i32];
+            let train = Some(LossGrads { dx: &mut dx, grads: &mut grads, labelled });
             let input = LossInput { x: &x, targets: &targets, rows: N };
             dev.head_loss(&mut sums, train, &mut logits, input, &params, &at);
             black_box(sums[0])

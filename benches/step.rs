@@ -38,7 +38,7 @@ fn main() {
     };
     let batch = random_batch(&arch);
     let dev = Meter::new(Cpu::<f32>::new());
-    let mut trainer = Trainer::new(&dev, &arch, Capacity::of(&batch, false), 1, 0.1)
+    let mut trainer = Trainer::new(&dev, &arch, Capacity::of(&batch, false), 1, None, 0.1)
         .expect("the architecture is valid");
     trainer.initialise(&dev, 1);
     let update = Update { rule: Rule::default(), lr: 1e-4, clip: 1.0, stochastic: None };
@@ -95,5 +95,6 @@ fn random_batch(arch: &Arch) -> Batch {
         rows,
         targets,
         pairs: vec![],
+        to_mask: None,
     }
 }

@@ -75,8 +75,8 @@ __device__ int replacement(const Masking& k, int row, int id) {
 
 }  // namespace
 
-// One thread, token after token. masked [N], rows and targets [capacity], count [1]; ids and
-// positions [N], flags [V]. Beyond the count rows are −1 and targets −100.
+// One thread, token after token. masked [N], rows and targets [capacity], count [1] +=; ids
+// and positions [N], flags [V]. Beyond the count rows are −1 and targets −100.
 extern "C" __global__ void mask_naive(int* masked, int* rows, int* targets, int* count,
                                       const int* ids, const int* positions, const int* flags,
                                       Masking k) {
@@ -89,7 +89,7 @@ extern "C" __global__ void mask_naive(int* masked, int* rows, int* targets, int*
             masked[row] = replacement(k, row, ids[row]);
         }
     }
-    *count = found;
+    *count += found;
     for (int i = found; i < k.capacity; i++) {
         rows[i] = NO_ROW;
         targets[i] = IGNORE;
@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         __syncthreads();  // counts are written anew
     }
     int found = min(before, k.capacity);
-    if (threadIdx.x == 0) *count = found;
+    if (threadIdx.x == 0) *count += found;
     for (int i = found + int(threadIdx.x); i < k.capacity; i += THREADS) {
         rows[i] = NO_ROW;
         targets[i] = IGNORE;

@@ -172,10 +172,11 @@ impl<D: Device> Predictor<D> {
             rows: Some(rows.iter().map(|&row| row as i32).collect()),
             targets: vec![crate::data::IGNORE; rows.len()],
             pairs: vec![],
+            to_mask: None,
         };
         let capacity = Capacity::of(&batch, false);
         let (dev, v) = (&self.dev, arch.vocab);
-        let mut loaded = DeviceBatch::new(dev, capacity);
+        let mut loaded = DeviceBatch::new(dev, capacity, false);
         loaded.load(&batch, false);
         let mut acts = Activations::new(dev, arch, capacity, false);
         let mut logits = dev.x(Class::Scratch, rows.len() * v);

@@ -14,7 +14,7 @@ use crate::hf::{
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::{Capacity, DeviceBatch};
-use crate::model::heads::{Scales, Sums};
+use crate::model::heads::{Labelled, Sums};
 use crate::model::params::Param;
 use crate::model::transformer::Model;
 
@@ -96,7 +96,7 @@ struct Traced {
 
 fn run<D: Device>(dev: &D, model: &Model<D>, batch: &Batch, labelled: bool) -> Traced {
     let (arch, capacity) = (&model.arch, Capacity::of(batch, model.arch.pair));
-    let mut loaded = DeviceBatch::new(dev, capacity);
+    let mut loaded = DeviceBatch::new(dev, capacity, false);
     loaded.load(batch, arch.pair);
     let mut acts = Activations::new(dev, arch, capacity, true);
     let mut logits = dev.x(Class::Scratch, batch.ids.len() * arch.vocab);
@@ -104,16 +104,18 @@ fn run<D: Device>(dev: &D, model: &Model<D>, batch: &Batch, labelled: bool) -> T
     model.logits(dev, &mut logits, &mut acts, &loaded);
     let pair_logits = labelled.then(|| model.pair_logits(dev, &mut acts, &loaded)).flatten();
     let trained = labelled.then(|| {
-        let count = |t: &[i32]| t.iter().filter(|&&t| t != IGNORE).count().max(1) as f64;
-        let (tokens, pairs) = (count(&batch.targets), count(&batch.pairs));
-        let scales = Scales { tokens: 1.0 / tokens, pairs: 1.0 / pairs };
+        let mut labelled = Labelled::new(dev);
+        labelled.count(std::slice::from_ref(batch));
         let acc = |len| dev.acc(Class::Scratch, len);
         let mut sums = Sums { tokens: acc(3), pairs: acc(3) };
         let mut grads = acc(model.layout.table.arena_len);
-        model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, scales);
+        model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, &labelled);
         model.backward(dev, &mut grads, &mut acts, &loaded, None);
-        let [tokens_nll, pairs_nll] = [sums.tokens.to_vec()[0], sums.pairs.to_vec()[0]];
-        (tokens_nll / tokens + pairs_nll / pairs, grads.to_vec())
+        let mean = |sums: &D::Acc| {
+            let sums = sums.to_vec();
+            sums[0] / sums[2].max(1.0)
+        };
+        (mean(&sums.tokens) + mean(&sums.pairs), grads.to_vec())
     });
     Traced { logits: logits.to_vec(), pair_logits: pair_logits.map(|l| l.to_vec()), trained }
 }
@@ -203,7 +205,7 @@ impl Input {
         if let Some(label) = pairs.iter().find(|l| ![0, 1, IGNORE].contains(l)) {
             return Err(format!("pair label {label} is not 0, 1 or -100"));
         }
-        Ok(Batch { ids, positions, types, cu_seqlens, rows: None, targets, pairs })
+        Ok(Batch { ids, positions, types, cu_seqlens, rows: None, targets, pairs, to_mask: None })
     }
 }
 

@@ -60,7 +60,7 @@ fn calls_are_those_of_a_step() {
         let batch = of(&arch);
         let dev = Meter::new(Null::gpu());
         let capacity = Capacity::of(&batch, arch.pair);
-        let mut trainer = Trainer::new(&dev, &arch, capacity, 1, batches::DECAY).unwrap();
+        let mut trainer = Trainer::new(&dev, &arch, capacity, 1, None, batches::DECAY).unwrap();
         let (key, update) = (StepKey { seed: 1, step: 0 }, batches::update());
         trainer.step(&dev, std::slice::from_ref(&batch), key, &update);
         let wanted: BTreeMap<&str, [f64; 3]> =

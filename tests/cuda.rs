@@ -377,7 +377,7 @@ fn steps_run_as_graphs() {
         let passes = [1, 2].map(|seed| sizes.map(|lengths| support::batch(&arch, lengths, seed)));
         let capacity = Capacity { tokens: 43, sequences: 4, rows: 43 };
         let trained = |dev: &Meter<Gpu>| {
-            let mut trainer = Trainer::new(dev, &arch, capacity, 2, 0.1).unwrap();
+            let mut trainer = Trainer::new(dev, &arch, capacity, 2, None, 0.1).unwrap();
             trainer.initialise(dev, 1);
             let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
             for step in 0..4 {

@@ -16,8 +16,7 @@ fn every_family_and_switch_agrees_with_central_differences() {
         let batch = batch(&arch, &[7, 1, 23, 12], 3);
         let mut params = lively(&arch, 11);
         let mut rig = Rig::new(Cpu::<f64>::new(), &arch, &params, &batch);
-        let scales = Rig::<Cpu<f64>>::scales(&batch);
-        let grads = rig.gradients(scales);
+        let grads = rig.gradients();
         let table = rig.model.layout.table.clone();
         let mut u = uniform(17);
         for param in &table.params {
@@ -30,7 +29,7 @@ fn every_family_and_switch_agrees_with_central_differences() {
                 let mut at = |shift: f64| {
                     params[i] = w + shift;
                     rig.model.params.write(0, &params);
-                    rig.loss(scales)
+                    rig.loss()
                 };
                 let near = (at(h) - at(-h)) * 8.0;
                 let far = at(2.0 * h) - at(-2.0 * h);

@@ -27,7 +27,7 @@ fn train<D: Device>(dev: &D, arch: &Arch) {
         sequences: sizes[0].sequences.max(sizes[1].sequences),
         rows: sizes[0].rows.max(sizes[1].rows),
     };
-    let mut trainer = Trainer::new(dev, arch, capacity, 2, 0.0).unwrap();
+    let mut trainer = Trainer::new(dev, arch, capacity, 2, None, 0.0).unwrap();
     trainer.state.master.write(0, &lively(arch, 11));
     dev.store(&mut trainer.model.params, &trainer.state.master);
     let rules = [
@@ -146,7 +146,7 @@ fn the_first_op_that_reads_a_wrong_weight_is_named() {
         for i in span.range() {
             spoil(&mut rig.model.params.b, i, |w| w * 1.01);
         }
-        let said = caught(|| drop(rig.gradients(Rig::<Pair>::scales(&batch))));
+        let said = caught(|| drop(rig.gradients()));
         assert!(said.contains(op), "{weight}: {said}");
     }
 }
@@ -156,7 +156,8 @@ fn a_wrong_update_is_caught() {
     let arch = shrunk("gpt2");
     let dev = pair();
     let micros = [batch(&arch, &[7, 1, 23, 12], 3)];
-    let mut trainer = Trainer::new(&dev, &arch, Capacity::of(&micros[0], false), 1, 0.1).unwrap();
+    let mut trainer =
+        Trainer::new(&dev, &arch, Capacity::of(&micros[0], false), 1, None, 0.1).unwrap();
     trainer.state.master.write(0, &lively(&arch, 11));
     dev.store(&mut trainer.model.params, &trainer.state.master);
     spoil(&mut trainer.state.v.b, 5, |_| 1e-3);

@@ -68,7 +68,8 @@ fn train_on<D: Device>(
     let dev = Meter::new(dev);
     let capacity = data.capacity(config.micro());
     let trainer =
-        Trainer::new(&dev, &data.arch, capacity, config.passes(), config.train.decay).unwrap();
+        Trainer::new(&dev, &data.arch, capacity, config.passes(), None, config.train.decay)
+            .unwrap();
     let dtype = config.dtype().of_sums();
     let run = Run { config, folder: &folder, data: &data, dtype, stop };
     let mut session = match resume {

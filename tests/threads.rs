@@ -15,7 +15,7 @@ fn a_pass_is_bitwise_equal_for_any_number_of_threads() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let mut rig = Rig::new(Cpu::<f32>::new(), &arch, &params, &batch);
-                let grads = rig.gradients(Rig::<Cpu<f32>>::scales(&batch));
+                let grads = rig.gradients();
                 let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<u64>>();
                 (bits(&rig.sums.tokens.to_vec()), bits(&grads))
             })

@@ -30,7 +30,7 @@ fn key(step: u64) -> StepKey {
 fn trainer<D: Device>(dev: &D, arch: &Arch, largest: &Batch, decay: f64) -> Trainer<D> {
     let capacity = Capacity::of(largest, arch.pair);
     let capacity = Capacity { rows: largest.ids.len() + capacity.sequences, ..capacity };
-    let mut trainer = Trainer::new(dev, arch, capacity, 2, decay).unwrap();
+    let mut trainer = Trainer::new(dev, arch, capacity, 2, None, decay).unwrap();
     trainer.state.master.write(0, &lively(arch, 11));
     dev.store(&mut trainer.model.params, &trainer.state.master);
     trainer
@@ -216,7 +216,8 @@ fn a_run_of_bad_steps_is_reported_and_stops() {
     let folder = RunFolder::create(&path, &config, false).unwrap();
     let data = Prepared::new(&config, &folder.data()).unwrap();
     let dev = Meter::new(Cpu::<f32>::new());
-    let trainer = Trainer::new(&dev, &data.arch, data.capacity(config.micro()), 1, 0.1).unwrap();
+    let trainer =
+        Trainer::new(&dev, &data.arch, data.capacity(config.micro()), 1, None, 0.1).unwrap();
     let stop = AtomicBool::new(false);
     let dtype = config.dtype().of_sums();
     let run = Run { config: &config, folder: &folder, data: &data, dtype, stop: &stop };
@@ -243,7 +244,7 @@ fn one_batch_is_learnt_by_heart() {
         let batch = batch(&arch, &[12, 9, 17], 3);
         let dev = Cpu::<f32>::new();
         let capacity = Capacity::of(&batch, arch.pair);
-        let mut trainer = Trainer::new(&dev, &arch, capacity, 2, 0.0).unwrap();
+        let mut trainer = Trainer::new(&dev, &arch, capacity, 2, None, 0.0).unwrap();
         trainer.initialise(&dev, 5);
         let first = trainer.evaluate(&dev, std::slice::from_ref(&batch)).loss;
         let chance = (arch.vocab as f64).ln();

@@ -1,6 +1,7 @@
 //! Synthetic batches: random tokens in sequences of given lengths.
 
-use crate::data::Batch;
+use crate::data::masking::{Masker, WORD_START};
+use crate::data::{Batch, Masking};
 use crate::model::arch::Arch;
 use crate::ops::optimizer::{Rule, Update};
 use crate::rng::{Philox, Stream, below};
@@ -65,7 +66,13 @@ pub fn batch(arch: &Arch, lengths: &[usize], masked: Option<f64>) -> Batch {
         pairs: draw(3, if arch.pair { lengths.len() } else { 0 }, 2),
         positions,
         cu_seqlens,
+        to_mask: None,
     }
+}
+
+/// What masks such batches on the device: any token of the vocabulary may be selected.
+pub fn masker(vocab: usize, tokens: usize, masking: Masking) -> Masker {
+    Masker::new(Philox::new(2), masking, 0, vec![WORD_START; vocab], tokens)
 }
 
 #[cfg(test)]

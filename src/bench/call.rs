@@ -2,6 +2,7 @@
 //! Weights lie in an arena of their own, and all dropout draws the same mask, so that the same op
 //! in two layers is the same call.
 
+use crate::data::Masking;
 use crate::ops::activation::Activation;
 use crate::ops::attention::Attention;
 use crate::ops::embed::Embed;
@@ -111,6 +112,11 @@ pub enum Call {
         chunk: usize,
         train: bool,
     },
+    Mask {
+        masking: Masking,
+        vocab: usize,
+        tokens: usize,
+    },
     ZeroX {
         len: usize,
     },
@@ -189,6 +195,7 @@ impl Call {
             Call::Gather { .. } | Call::ScatterAdd { .. } => "gather",
             Call::Dropout { .. } => "dropout",
             Call::HeadLoss { .. } => "loss",
+            Call::Mask { .. } => "mask",
             Call::ZeroX { .. } | Call::ZeroAcc { .. } | Call::Judge { .. } => "reduce",
             Call::Update { .. } | Call::Store { .. } => "optimizer",
         }
@@ -227,6 +234,9 @@ impl Call {
             Call::HeadLoss { at, rows, chunk, train } => {
                 let gradients = if *train { "" } else { ", loss alone" };
                 format!("{}, by {chunk}{gradients}", linear(at, *rows))
+            }
+            Call::Mask { masking, tokens, .. } => {
+                format!("{tokens} by {:?}, rate {}", masking.unit, masking.rate)
             }
             Call::ZeroX { len } | Call::ZeroAcc { len } | Call::Judge { len } => len.to_string(),
             Call::Update { len, .. } | Call::Store { len } => len.to_string(),

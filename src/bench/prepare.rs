@@ -4,6 +4,7 @@
 //! what bf16 holds. Big tensors repeat one block, copied on the device, whose length is no power
 //! of two, so that neighbouring rows differ.
 
+use super::batches;
 use super::call::{Arena, Call};
 use crate::data::IGNORE;
 use crate::device::gpu::{Gpu, Tensor};
@@ -13,6 +14,7 @@ use crate::device::{Buffer, Class, Device, Memory};
 use crate::ops::attention::{Attended, Packed};
 use crate::ops::embed::{Embed, Tokens};
 use crate::ops::loss::{LossGrads, LossInput};
+use crate::ops::mask::{Masked, Unmasked};
 use crate::ops::norm::{Normed, Residual};
 use crate::ops::optimizer::Arenas;
 use crate::ops::reduce::CONTROL;
@@ -131,6 +133,7 @@ impl<'a, D: Fill> Source<'a, D> {
                 self.attention(call)
             }
             Call::HeadLoss { .. } => self.loss(call),
+            Call::Mask { .. } => self.mask(call),
             Call::Judge { .. } | Call::Update { .. } | Call::Store { .. } => self.training(call),
             Call::ZeroX { .. } | Call::ZeroAcc { .. } => self.training(call),
             Call::Gate { .. } | Call::GateBackward { .. } | Call::ActBackward { .. } => {
@@ -325,12 +328,37 @@ impl<'a, D: Fill> Source<'a, D> {
         }
         let gradients = if train { (rows * at.n_in, arena.len) } else { (0, 0) };
         let (mut dx, mut grads) = (self.x(gradients.0), self.acc(gradients.1));
-        let scale = 1.0 / rows as f64;
+        let mut labelled = self.dev.int(Class::Batch, 1);
+        labelled.write(0, &[rows as i32]);
         Box::new(move |dev| {
-            let gradients = LossGrads { dx: &mut dx, grads: &mut grads, scale };
+            let gradients = LossGrads { dx: &mut dx, grads: &mut grads, labelled: &labelled };
             let input = LossInput { x: &x, targets: &targets, rows };
             let train = train.then_some(gradients);
             dev.head_loss(&mut sums, train, &mut logits, input, &params, &at);
+        })
+    }
+
+    fn mask(&self, call: &Call) -> Ready<D> {
+        let Call::Mask { masking, vocab, tokens } = *call else {
+            unreachable!("sorted by `ready`")
+        };
+        let masker = batches::masker(vocab, tokens, masking);
+        let (unmasked, flags) = (self.below(tokens, vocab), self.int(&masker.flags()));
+        let int = |len| self.dev.int(Class::Batch, len);
+        let (positions, mut ids, mut count) = (int(tokens), int(tokens), int(1));
+        let (mut rows, mut targets) = (int(masker.capacity()), int(masker.capacity()));
+        Box::new(move |dev| {
+            let out =
+                Masked { ids: &mut ids, rows: &mut rows, targets: &mut targets, count: &mut count };
+            let input = Unmasked {
+                ids: &unmasked,
+                positions: &positions,
+                flags: &flags,
+                start: 0,
+                tokens,
+                countable: tokens,
+            };
+            dev.mask(out, input, &masker);
         })
     }
 

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use super::batches;
 use super::call::{Arena, Call, still, still_if_any};
 use crate::data::Batch;
+use crate::data::masking::Masker;
 use crate::device::null::{Hollow, Null};
 use crate::device::{Buffer, Class, Format, Memory, Repeats};
 use crate::model::arch::{Arch, ArchError};
@@ -18,6 +19,7 @@ use crate::ops::embed::{Embed, EmbedOps, Tokens};
 use crate::ops::gather::GatherOps;
 use crate::ops::linear::{Linear, LinearOps};
 use crate::ops::loss::{LossGrads, LossInput, LossOps};
+use crate::ops::mask::{MaskOps, Masked, Unmasked};
 use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Rule, Update};
 use crate::ops::reduce::ReduceOps;
@@ -38,7 +40,7 @@ struct Recorder {
 pub fn calls(arch: &Arch, batch: &Batch) -> Result<Vec<(Call, u64)>, ArchError> {
     let dev = Recorder { null: Null::gpu(), calls: RefCell::default() };
     let capacity = Capacity::of(batch, arch.pair);
-    let mut trainer = Trainer::new(&dev, arch, capacity, 1, batches::DECAY)?;
+    let mut trainer = Trainer::new(&dev, arch, capacity, 1, None, batches::DECAY)?;
     let update = Update { rule: Rule::default(), ..batches::update() };
     let batch = std::slice::from_ref(batch);
     trainer.step(&dev, batch, StepKey { seed: 1, step: 0 }, &update);
@@ -266,6 +268,13 @@ impl LossOps for Recorder {
     ) {
         let (rows, chunk, train) = (input.rows, logits.len() / at.n_out, train.is_some());
         self.note(Call::HeadLoss { at: lone_linear(at), rows, chunk, train });
+    }
+}
+
+impl MaskOps for Recorder {
+    fn mask(&self, _: Masked<Self>, input: Unmasked<Self>, masker: &Masker) {
+        let (masking, vocab, tokens) = (masker.masking(), input.flags.len(), input.tokens);
+        self.note(Call::Mask { masking, vocab, tokens });
     }
 }
 

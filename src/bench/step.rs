@@ -124,7 +124,7 @@ struct Steps<D: Device> {
 impl<D: Device> Steps<D> {
     fn new(dev: &D, job: &Job) -> Result<Self> {
         let capacity = capacity(job.arch, job.micros);
-        let mut trainer = Trainer::new(dev, job.arch, capacity, job.micros.len(), DECAY)?;
+        let mut trainer = Trainer::new(dev, job.arch, capacity, job.micros.len(), None, DECAY)?;
         trainer.initialise(dev, 1);
         Ok(Steps { trainer, step: 0 })
     }

@@ -179,8 +179,10 @@ impl Job<'_> {
         let (config, data) = (self.config, &self.data);
         let dev = Meter::new(dev);
         let capacity = data.capacity(config.micro());
-        let trainer =
-            Trainer::new(&dev, &data.arch, capacity, config.passes(), config.train.decay)?;
+        // A processor has better to do: it would compute all rows that masking may pick at most.
+        let masker = config.device.place().and_then(|_| data.loader.masker());
+        let (passes, decay) = (config.passes(), config.train.decay);
+        let trainer = Trainer::new(&dev, &data.arch, capacity, passes, masker, decay)?;
         let parameters = trainer.model.layout.table.count() as u64;
         let dtype = config.dtype().of_sums();
         let run = Run { config, folder: self.folder, data, dtype, stop: &STOP };

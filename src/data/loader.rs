@@ -21,7 +21,7 @@ use super::masking::{Masker, SPECIAL, WORD_START};
 use super::objective::{Masking, Objective, Pair};
 use super::packing::{Frame, Packing, Piece, Span};
 use super::tokenizer::{Specials, Tokenizer};
-use super::{Batch, IGNORE};
+use super::{Batch, IGNORE, ToMask};
 use crate::rng::{Philox, Stream, below_u64, chance};
 
 /// Held-out order and masks are the same in every run, so that runs compare.
@@ -197,7 +197,17 @@ impl Loader {
 
     /// Micro-batch `index` of the endless training stream.
     pub fn batch(&self, index: u64) -> Batch {
-        self.train.batch(index, self.train.tokens)
+        self.train.batch(index, self.train.tokens, true)
+    }
+
+    /// The same, for a device that masks it with [`Loader::masker`].
+    pub fn unmasked(&self, index: u64) -> Batch {
+        self.train.batch(index, self.train.tokens, false)
+    }
+
+    /// What masks the training stream, if anything does.
+    pub fn masker(&self) -> Option<&Masker> {
+        self.train.masker.as_ref()
     }
 
     /// The held-out batches, the same in every run: at most about `max_tokens` tokens (whole
@@ -207,7 +217,7 @@ impl Loader {
         let feed = self.heldout.as_ref().ok_or(LoaderError::NoHeldout)?;
         let (n, total) = (feed.tokens as u64, feed.packing.epoch_tokens());
         let batches = total.min(max_tokens.max(1)).div_ceil(n);
-        Ok((0..batches).map(|k| feed.batch(k, n.min(total - k * n) as usize)).collect())
+        Ok((0..batches).map(|k| feed.batch(k, n.min(total - k * n) as usize, true)).collect())
     }
 
     /// What an epoch of training consists of.
@@ -302,8 +312,9 @@ struct Framed {
 }
 
 impl Feed {
-    /// Tokens `[index·N, (index+1)·N)` of the stream, the first `countable` of them labelled.
-    fn batch(&self, index: u64, countable: usize) -> Batch {
+    /// Tokens `[index·N, (index+1)·N)` of the stream, the first `countable` of them labelled;
+    /// masked or to be masked.
+    fn batch(&self, index: u64, countable: usize, masked: bool) -> Batch {
         let (n, start) = (self.tokens, index * self.tokens as u64);
         let spans = self.packing.spans(start, n);
         let mut batch = Batch {
@@ -327,9 +338,12 @@ impl Feed {
                 batch.pairs.push(if counts { framed.pair } else { IGNORE });
             }
         }
-        match &self.masker {
-            None => batch.targets = next_tokens(&batch, countable),
-            Some(masker) => {
+        match (&self.masker, masked) {
+            (None, _) => batch.targets = next_tokens(&batch, countable),
+            (Some(masker), false) => {
+                batch.to_mask = Some(ToMask { start, countable, rows: masker.capacity() });
+            }
+            (Some(masker), true) => {
                 let (rows, targets) =
                     masker.apply(start, &mut batch.ids, &batch.cu_seqlens, countable);
                 (batch.rows, batch.targets) = (Some(rows), targets);

@@ -33,6 +33,7 @@ pub const WORD_START: u8 = 1;
 pub const SPECIAL: u8 = 2;
 
 /// Applies one masking configuration.
+#[derive(Clone, Debug)]
 pub struct Masker {
     rng: Philox,
     masking: Masking,
@@ -71,6 +72,11 @@ impl Masker {
     /// The id of `[MASK]`.
     pub fn mask(&self) -> i32 {
         self.mask
+    }
+
+    /// `[V]`, as kernels read them.
+    pub fn flags(&self) -> Vec<i32> {
+        self.flags.iter().map(|&flags| flags.into()).collect()
     }
 
     /// Of the generator.

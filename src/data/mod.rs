@@ -43,12 +43,26 @@ pub struct Batch {
     pub types: Vec<i32>,
     /// `[S+1]` where sequences begin; the last entry is N
     pub cu_seqlens: Vec<i32>,
-    /// `[M]` ascending rows whose loss counts (masked); `None`: all N rows (causal)
+    /// `[M]` ascending rows whose loss counts (masked); `None`: all N rows (causal), or to be
+    /// masked
     pub rows: Option<Vec<i32>>,
     /// `[M]`, or `[N]` if `rows` is `None`; [`IGNORE`] does not count
     pub targets: Vec<i32>,
     /// `[S]` pair labels, [`IGNORE`] does not count; empty without a pair objective
     pub pairs: Vec<i32>,
+    /// What the device that trains is to mask; then `targets` is empty.
+    pub to_mask: Option<ToMask>,
+}
+
+/// Tokens that are to be masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToMask {
+    /// Stream position of the first token.
+    pub start: u64,
+    /// Only the first so many tokens may be selected.
+    pub countable: usize,
+    /// The most that are.
+    pub rows: usize,
 }
 
 impl Batch {

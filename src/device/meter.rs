@@ -9,6 +9,7 @@ use std::fmt::{Debug, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::data::masking::Masker;
 use crate::device::gpu::driver::Mark;
 use crate::device::{Buffer, Class, Format, Memory, Repeats};
 use crate::ops::activation::{self, Activation, ActivationOps};
@@ -18,6 +19,7 @@ use crate::ops::embed::{self, Embed, EmbedOps, Tokens};
 use crate::ops::gather::{self, GatherOps};
 use crate::ops::linear::{self, Linear, LinearOps};
 use crate::ops::loss::{self, LossGrads, LossInput, LossOps};
+use crate::ops::mask::{self, MaskOps, Masked, Unmasked};
 use crate::ops::norm::{self, Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{self, Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::{self, ReduceOps};
@@ -502,9 +504,19 @@ impl<D: LossOps> LossOps for Meter<D> {
     ) {
         let (size, acc) = self.sizes();
         let cost = loss::cost(at, input.rows, train.is_some(), size, acc);
-        let train = train.map(|t| LossGrads { dx: t.dx, grads: t.grads, scale: t.scale });
+        let train = train.map(|t| LossGrads { dx: t.dx, grads: t.grads, labelled: t.labelled });
         let input = LossInput { x: input.x, targets: input.targets, rows: input.rows };
         self.call("head_loss", cost, |d| d.head_loss(sums, train, logits, input, params, at));
+    }
+}
+
+impl<D: MaskOps> MaskOps for Meter<D> {
+    fn mask(&self, out: Masked<Self>, input: Unmasked<Self>, masker: &Masker) {
+        let Masked { ids, rows, targets, count } = out;
+        let out = Masked { ids, rows, targets, count };
+        let Unmasked { ids, positions, flags, start, tokens, countable } = input;
+        let input = Unmasked { ids, positions, flags, start, tokens, countable };
+        self.call("mask", mask::cost(tokens), |d| d.mask(out, input, masker));
     }
 }
 

@@ -19,6 +19,7 @@ use crate::ops::embed::EmbedOps;
 use crate::ops::gather::GatherOps;
 use crate::ops::linear::LinearOps;
 use crate::ops::loss::LossOps;
+use crate::ops::mask::MaskOps;
 use crate::ops::norm::NormOps;
 use crate::ops::optimizer::OptimizerOps;
 use crate::ops::reduce::ReduceOps;
@@ -186,6 +187,7 @@ pub trait Device:
     + GatherOps
     + DropoutOps
     + LossOps
+    + MaskOps
     + ReduceOps
     + OptimizerOps
 {
@@ -203,6 +205,7 @@ impl<D> Device for D where
         + GatherOps
         + DropoutOps
         + LossOps
+        + MaskOps
         + ReduceOps
         + OptimizerOps
 {

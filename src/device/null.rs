@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::data::masking::Masker;
 use crate::device::{Buffer, Class, Format, LOGIT_ROWS, Memory, Repeats, gpu};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, ActivationOps};
@@ -17,6 +18,7 @@ use crate::ops::embed::{Embed, EmbedOps, Tokens};
 use crate::ops::gather::GatherOps;
 use crate::ops::linear::{Linear, LinearOps};
 use crate::ops::loss::{LossGrads, LossInput, LossOps};
+use crate::ops::mask::{MaskOps, Masked, Unmasked};
 use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::ReduceOps;
@@ -205,6 +207,10 @@ impl LossOps for Null {
         _: &Linear,
     ) {
     }
+}
+
+impl MaskOps for Null {
+    fn mask(&self, _: Masked<Self>, _: Unmasked<Self>, _: &Masker) {}
 }
 
 impl ReduceOps for Null {

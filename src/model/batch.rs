@@ -1,6 +1,6 @@
 //! A micro-batch on the device. Capacities are fixed when it is made; only counts change.
 
-use crate::data::Batch;
+use crate::data::{Batch, ToMask};
 use crate::device::{Buffer, Class, Memory};
 use crate::ops::embed::Tokens;
 
@@ -19,7 +19,9 @@ impl Capacity {
     /// What `batch` needs of a model with (or without) a pair head.
     pub fn of(batch: &Batch, pair: bool) -> Capacity {
         let sequences = batch.cu_seqlens.len() - 1;
-        let picked = batch.rows.as_ref().map(|r| r.len() + if pair { sequences } else { 0 });
+        let masked = batch.to_mask.map(|to_mask| to_mask.rows);
+        let rows = masked.or(batch.rows.as_ref().map(Vec::len));
+        let picked = rows.map(|rows| rows + if pair { sequences } else { 0 });
         Capacity { tokens: batch.ids.len(), sequences, rows: picked.unwrap_or(batch.ids.len()) }
     }
 }
@@ -28,6 +30,8 @@ impl Capacity {
 pub struct DeviceBatch<D: Memory> {
     /// [N]
     pub ids: D::Int,
+    /// [N]: before masking, where the device masks; else of no length.
+    pub unmasked: D::Int,
     /// [N]
     pub positions: D::Int,
     /// [N]
@@ -58,6 +62,9 @@ pub struct Counts {
     pub loss_rows: usize,
     /// Rows picked before the last layer's products, if not all.
     pub picked: Option<usize>,
+    /// What the device is to mask before it is read; the rows then are those that masking may
+    /// pick at most.
+    pub to_mask: Option<ToMask>,
 }
 
 impl Counts {
@@ -68,10 +75,12 @@ impl Counts {
 }
 
 impl<D: Memory> DeviceBatch<D> {
-    pub fn new(dev: &D, capacity: Capacity) -> Self {
+    /// Memory for batches within `capacity`, which the device masks or not.
+    pub fn new(dev: &D, capacity: Capacity, masks: bool) -> Self {
         let int = |len| dev.int(Class::Batch, len);
         DeviceBatch {
             ids: int(capacity.tokens),
+            unmasked: int(if masks { capacity.tokens } else { 0 }),
             positions: int(capacity.tokens),
             types: int(capacity.tokens),
             cu_seqlens: int(capacity.sequences + 1),
@@ -87,31 +96,32 @@ impl<D: Memory> DeviceBatch<D> {
     /// Takes over `batch`; asserts that it fits the capacity.
     pub fn load(&mut self, batch: &Batch, pair: bool) {
         let sequences = batch.cu_seqlens.len() - 1;
-        self.ids.write(0, &batch.ids);
+        let to_mask = batch.to_mask;
+        let ids = if to_mask.is_some() { &mut self.unmasked } else { &mut self.ids };
+        ids.write(0, &batch.ids);
         self.positions.write(0, &batch.positions);
         self.types.write(0, &batch.types);
         self.cu_seqlens.write(0, &batch.cu_seqlens);
         self.ends.clone_from(&batch.cu_seqlens);
         self.targets.write(0, &batch.targets);
         let firsts = &batch.cu_seqlens[..sequences];
-        let mut picked = None;
         if let Some(rows) = &batch.rows {
             self.rows.write(0, rows);
-            let mut count = rows.len();
-            if pair {
-                self.rows.write(count, firsts);
-                count += sequences;
-            }
-            picked = Some(count);
         }
+        let masked = to_mask.map(|to_mask| to_mask.rows);
+        let loss_rows = masked.unwrap_or(batch.targets.len());
+        let picks = masked.is_some() || batch.rows.is_some();
+        let picked = picks.then_some(loss_rows + if pair { sequences } else { 0 });
         if pair {
-            let after = batch.targets.len() as i32;
+            if picks {
+                self.rows.write(loss_rows, firsts);
+            }
+            let after = loss_rows as i32;
             let among: Vec<i32> = (after..after + sequences as i32).collect();
-            self.pair_rows.write(0, if picked.is_some() { &among } else { firsts });
+            self.pair_rows.write(0, if picks { &among } else { firsts });
             self.pair_targets.write(0, &batch.pairs);
         }
-        self.counts =
-            Counts { tokens: batch.ids.len(), sequences, loss_rows: batch.targets.len(), picked };
+        self.counts = Counts { tokens: batch.ids.len(), sequences, loss_rows, picked, to_mask };
     }
 
     /// The tokens, as the embedding reads them.

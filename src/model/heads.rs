@@ -1,6 +1,7 @@
 //! Heads: from the last hidden states to losses and logits, and the gradient back.
 
-use crate::device::{Class, Device};
+use crate::data::{Batch, IGNORE};
+use crate::device::{Buffer, Class, Device, Memory};
 use crate::model::activations::{Activations, PairActs, TransformActs};
 use crate::model::batch::DeviceBatch;
 use crate::model::params::Pair;
@@ -16,11 +17,27 @@ pub struct Sums<D: Device> {
     pub pairs: D::Acc,
 }
 
-/// One over the number of labelled rows of the whole step, of each loss.
-#[derive(Debug, Clone, Copy)]
-pub struct Scales {
-    pub tokens: f64,
-    pub pairs: f64,
+/// [1]: the labelled rows of the whole step, of tokens and of sequence pairs. On the device, since
+/// it may be the device that picks them.
+pub struct Labelled<D: Memory> {
+    pub tokens: D::Int,
+    pub pairs: D::Int,
+}
+
+impl<D: Memory> Labelled<D> {
+    pub fn new(dev: &D) -> Self {
+        Labelled { tokens: dev.int(Class::Batch, 1), pairs: dev.int(Class::Batch, 1) }
+    }
+
+    /// Counts what the host labelled.
+    pub fn count(&mut self, batches: &[Batch]) {
+        let count = |labels: fn(&Batch) -> &[i32]| {
+            let labels = batches.iter().flat_map(labels);
+            labels.filter(|&&label| label != IGNORE).count() as i32
+        };
+        self.tokens.write(0, &[count(|batch| &batch.targets)]);
+        self.pairs.write(0, &[count(|batch| &batch.pairs)]);
+    }
 }
 
 impl<D: Device> Model<D> {
@@ -56,7 +73,7 @@ impl<D: Device> Model<D> {
         grads: &mut D::Acc,
         acts: &mut Activations<D>,
         batch: &DeviceBatch<D>,
-        scales: Scales,
+        labelled: &Labelled<D>,
     ) {
         let (rows, loss_rows) = (batch.counts.head_rows(), batch.counts.loss_rows);
         self.transform(dev, acts, loss_rows);
@@ -71,7 +88,7 @@ impl<D: Device> Model<D> {
         let targets = &batch.targets;
         if let (Some(t), Some(kept)) = (&at.transform, &head.transform) {
             let TransformActs { pre, act, y, stats } = kept;
-            let train = Some(LossGrads { dx: d_y, grads, scale: scales.tokens });
+            let train = Some(LossGrads { dx: d_y, grads, labelled: &labelled.tokens });
             let input = LossInput { x: y, targets, rows: loss_rows };
             dev.head_loss(&mut sums.tokens, train, &mut head.logits, input, params, &at.decoder);
             let saved = Normed { x: act, stats, params };
@@ -81,15 +98,16 @@ impl<D: Device> Model<D> {
             dev.linear_dw(grads, d_pre, hidden, &t.dense, loss_rows);
             dev.linear_dx(&mut flow.dh, d_pre, params, &t.dense, loss_rows, Into::Set);
         } else {
-            let train = Some(LossGrads { dx: &mut flow.dh, grads, scale: scales.tokens });
+            let dx = &mut flow.dh;
+            let train = Some(LossGrads { dx, grads, labelled: &labelled.tokens });
             let input = LossInput { x: hidden, targets, rows: loss_rows };
             dev.head_loss(&mut sums.tokens, train, &mut head.logits, input, params, &at.decoder);
         }
         if let (Some(pair), Some(acts)) = (&at.pair, &mut head.pair) {
             let s = batch.counts.sequences;
             self.pool(dev, acts, pair, hidden, batch);
-            let (dx, scale) = (&mut acts.d_pooled, scales.pairs);
-            let train = Some(LossGrads { dx, grads, scale });
+            let dx = &mut acts.d_pooled;
+            let train = Some(LossGrads { dx, grads, labelled: &labelled.pairs });
             let input = LossInput { x: &acts.pooled, targets: &batch.pair_targets, rows: s };
             let logits = &mut acts.logits;
             dev.head_loss(&mut sums.pairs, train, logits, input, params, &pair.classifier);

@@ -6,15 +6,15 @@ use rayon::prelude::*;
 
 use super::Cost;
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, for_row_blocks, rows_per_task};
+use crate::device::cpu::{Cpu, Element, Float, for_row_blocks, rows_per_task};
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor};
 
 pub trait GatherOps: Memory {
-    /// y [M, C] = x[rows[i]]
+    /// y [M, C] = x[rows[i]], zeros where a row is −1
     fn gather(&self, y: &mut Self::X, x: &Self::X, rows: &Self::Int, width: usize, count: usize);
 
-    /// dx[rows[i]] += dy[i], dy [M, C]; the rows differ.
+    /// dx[rows[i]] += dy[i], dy [M, C]; the rows differ, but for −1, which is none.
     fn scatter_add(
         &self,
         dx: &mut Self::X,
@@ -34,7 +34,10 @@ impl<E: Element> GatherOps for Cpu<E> {
     fn gather(&self, y: &mut Vec<E>, x: &Vec<E>, rows: &Vec<i32>, width: usize, count: usize) {
         for_row_blocks(&mut y[..count * width], width, |first, y| {
             for (y, &row) in y.chunks_exact_mut(width).zip(&rows[first..]) {
-                y.copy_from_slice(&x[row as usize * width..][..width]);
+                match usize::try_from(row) {
+                    Ok(row) => y.copy_from_slice(&x[row * width..][..width]),
+                    Err(_) => y.fill(E::round(E::Acc::ZERO)),
+                }
             }
         });
     }
@@ -51,8 +54,8 @@ impl<E: Element> GatherOps for Cpu<E> {
         dx.par_chunks_mut(task * width).enumerate().for_each(|(t, dx)| {
             let owned = t * task..t * task + dx.len() / width;
             for (&row, dy) in rows[..count].iter().zip(dy.chunks_exact(width)) {
-                if owned.contains(&(row as usize)) {
-                    let dx = &mut dx[(row as usize - owned.start) * width..][..width];
+                if let Some(row) = usize::try_from(row).ok().filter(|row| owned.contains(row)) {
+                    let dx = &mut dx[(row - owned.start) * width..][..width];
                     for (dx, dy) in dx.iter_mut().zip(dy) {
                         *dx = E::round(dx.wide() + dy.wide());
                     }

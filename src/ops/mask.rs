@@ -15,11 +15,11 @@ use crate::device::{Buffer, Memory};
 pub struct Masked<'a, D: Memory> {
     /// [N]: what the model sees
     pub ids: &'a mut D::Int,
-    /// [capacity]: the rows to predict, ascending, then −1
+    /// [capacity, or more that are left alone]: the rows to predict, ascending, then −1
     pub rows: &'a mut D::Int,
     /// [capacity]: what stood there, then −100
     pub targets: &'a mut D::Int,
-    /// [1]: rows to predict
+    /// [1] += rows to predict
     pub count: &'a mut D::Int,
 }
 
@@ -56,9 +56,9 @@ impl<E: Element> MaskOps for Cpu<E> {
         let mut cu_seqlens: Vec<i32> = starts.map(|n| n as i32).collect();
         cu_seqlens.push(input.tokens as i32);
         let (rows, targets) = masker.apply(input.start, ids, &cu_seqlens, input.countable);
-        out.count[0] = rows.len() as i32;
-        out.rows.fill(-1);
-        out.targets.fill(IGNORE);
+        out.count[0] += rows.len() as i32;
+        out.rows[..masker.capacity()].fill(-1);
+        out.targets[..masker.capacity()].fill(IGNORE);
         out.rows[..rows.len()].copy_from_slice(&rows);
         out.targets[..targets.len()].copy_from_slice(&targets);
     }
@@ -99,7 +99,7 @@ impl MaskOps for Gpu {
             },
             mask: masker.mask(),
             vocab: input.flags.len() as i32,
-            capacity: out.rows.len() as i32,
+            capacity: masker.capacity() as i32,
             tokens: input.tokens as i32,
             countable: input.countable as i32,
         };

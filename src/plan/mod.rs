@@ -164,6 +164,7 @@ impl PlanInput {
             pairs: vec![0; if arch.pair { cu_seqlens.len() - 1 } else { 0 }],
             targets: vec![0; rows.map_or(tokens, |rows| rows as usize)],
             rows: rows.map(|rows| (0..rows).collect()),
+            to_mask: None,
             cu_seqlens,
         }
     }
@@ -230,7 +231,7 @@ fn trainer(
     capacity: Capacity,
     passes: usize,
 ) -> Trainer<Meter<Null>> {
-    Trainer::new(dev, arch, capacity, passes, 0.0).expect("plan: the architecture is valid")
+    Trainer::new(dev, arch, capacity, passes, None, 0.0).expect("plan: the architecture is valid")
 }
 
 /// Products of f32 run as TF32, on all of these GPUs at half the rate of bf16.

@@ -13,8 +13,8 @@ use crate::train::step::{StepKey, Trainer};
 /// up to `capacity`.
 pub fn workspace(properties: &Properties, arch: &Arch, capacity: Capacity) -> usize {
     let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
-    let mut trainer =
-        Trainer::new(&dev, arch, capacity, 1, 0.0).expect("rehearsal: the architecture is valid");
+    let mut trainer = Trainer::new(&dev, arch, capacity, 1, None, 0.0)
+        .expect("rehearsal: the architecture is valid");
     let batch = [full(arch, capacity)];
     let update = Update { rule: Rule::default(), lr: 0.0, clip: 1.0, stochastic: None };
     trainer.step(&dev, &batch, StepKey { seed: 0, step: 0 }, &update);
@@ -36,5 +36,6 @@ fn full(arch: &Arch, capacity: Capacity) -> Batch {
         rows: (!arch.causal).then(|| (0..picked as i32).collect()),
         targets: vec![0; targets],
         pairs: vec![0; if arch.pair { sequences } else { 0 }],
+        to_mask: None,
     }
 }

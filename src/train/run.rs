@@ -165,14 +165,15 @@ impl<'a, D: Device> Session<'a, D> {
         }
         self.dev.reset();
         let micros = config.passes() as u64;
-        let loader = &self.run.data.loader;
+        let (loader, masks) = (&self.run.data.loader, self.trainer.masks());
+        let batch = move |k| if masks { loader.unmasked(k) } else { loader.batch(k) };
         let end = thread::scope(|scope| -> Result<End, RunError> {
             let (sender, receiver) = sync_channel::<Vec<Batch>>(AHEAD);
             scope.spawn(move || {
                 for step in first..steps {
                     let of_step = step * micros..(step + 1) * micros;
                     // The other end hangs up when the run stops early.
-                    if sender.send(of_step.map(|k| loader.batch(k)).collect()).is_err() {
+                    if sender.send(of_step.map(batch).collect()).is_err() {
                         return;
                     }
                 }

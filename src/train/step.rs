@@ -3,14 +3,16 @@
 //! All memory is taken when a [`Trainer`] is made. The losses are means over the labelled rows of
 //! the whole step, so cutting a step into micro-batches does not change what is minimised.
 
-use crate::data::{Batch, IGNORE};
+use crate::data::Batch;
+use crate::data::masking::Masker;
 use crate::device::{Buffer, Class, Device, Fetched};
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::{Capacity, DeviceBatch};
-use crate::model::heads::{Scales, Sums};
+use crate::model::heads::{Labelled, Sums};
 use crate::model::params::Layout;
 use crate::model::transformer::{DropoutKey, Model, initial};
+use crate::ops::mask::{Masked, Unmasked};
 use crate::ops::optimizer::{Arenas, Group, Update};
 use crate::ops::reduce::CONTROL;
 
@@ -31,9 +33,18 @@ pub struct Trainer<D: Device> {
     acts: Activations<D>,
     /// One a pass of a step: all are brought before the first runs.
     batches: Vec<DeviceBatch<D>>,
+    masking: Option<Masking<D>>,
+    labelled: Labelled<D>,
     sums: Sums<D>,
     groups: Vec<Group>,
     script: D::Script,
+}
+
+/// What masks batches on the device.
+struct Masking<D: Device> {
+    masker: Masker,
+    /// [V]
+    flags: D::Int,
 }
 
 /// What a step came to.
@@ -94,17 +105,25 @@ pub struct StepKey {
 
 impl<D: Device> Trainer<D> {
     /// Takes the memory for `arch` and steps of so many `passes`, micro-batches within `capacity`;
-    /// weights are zero until [`Trainer::initialise`] or a checkpoint fills them.
+    /// weights are zero until [`Trainer::initialise`] or a checkpoint fills them. With `masker`
+    /// the device masks the batches that are [to be masked](crate::data::ToMask).
     pub fn new(
         dev: &D,
         arch: &Arch,
         capacity: Capacity,
         passes: usize,
+        masker: Option<&Masker>,
         decay: f64,
     ) -> Result<Self, ArchError> {
         let model = Model::new(dev, arch)?;
         let len = model.layout.table.arena_len;
         let sums = || dev.acc(Class::Scratch, 3);
+        let batch = |_| DeviceBatch::new(dev, capacity, masker.is_some());
+        let masking = masker.map(|masker| {
+            let mut flags = dev.int(Class::Batch, arch.vocab);
+            flags.write(0, &masker.flags());
+            Masking { masker: masker.clone(), flags }
+        });
         Ok(Trainer {
             state: State {
                 master: dev.acc(Class::Master, len),
@@ -114,12 +133,19 @@ impl<D: Device> Trainer<D> {
                 control: dev.acc(Class::Scratch, CONTROL),
             },
             acts: Activations::new(dev, arch, capacity, true),
-            batches: (0..passes).map(|_| DeviceBatch::new(dev, capacity)).collect(),
+            batches: (0..passes).map(batch).collect(),
+            masking,
+            labelled: Labelled::new(dev),
             sums: Sums { tokens: sums(), pairs: sums() },
             groups: groups(&model.layout, decay),
             script: D::Script::default(),
             model,
         })
+    }
+
+    /// Whether batches may be [to be masked](crate::data::ToMask).
+    pub fn masks(&self) -> bool {
+        self.masking.is_some()
     }
 
     /// Draws the initial weights, a pure function of the seed.
@@ -137,18 +163,23 @@ impl<D: Device> Trainer<D> {
         for (batch, micro) in self.batches.iter_mut().zip(micros) {
             batch.load(micro, self.model.arch.pair);
         }
-        let scales = scales(micros);
+        self.labelled.count(micros);
         let first = key.step * micros.len() as u64;
-        let Trainer { model, state, acts, batches, sums, groups, script, .. } = self;
+        let Trainer { model, state, acts, batches, masking, labelled, sums, groups, script } = self;
+        let batches = &mut batches[..micros.len()];
         let State { master, grads, m, v, control } = state;
         dev.repeat(script, &mut || {
             dev.zero_acc(grads);
             dev.zero_acc(&mut sums.tokens);
             dev.zero_acc(&mut sums.pairs);
-            for (micro, batch) in (first..).zip(&batches[..micros.len()]) {
+            // A gradient is one of the mean over all passes, so all are masked before the first.
+            for batch in batches.iter_mut() {
+                mask(dev, batch, masking.as_ref(), &mut labelled.tokens);
+            }
+            for (micro, batch) in (first..).zip(batches.iter()) {
                 let dropout = Some(DropoutKey { seed: key.seed, micro: micro as u32 });
                 model.forward(dev, acts, batch, dropout);
-                model.loss_backward(dev, sums, grads, acts, batch, scales);
+                model.loss_backward(dev, sums, grads, acts, batch, labelled);
                 model.backward(dev, grads, acts, batch, dropout);
             }
             dev.judge(control, grads, &sums.tokens);
@@ -187,13 +218,26 @@ impl<D: Device> Trainer<D> {
     }
 }
 
-/// One over the labelled tokens, and pairs, of all micro-batches.
-fn scales(micros: &[Batch]) -> Scales {
-    let count = |labels: fn(&Batch) -> &[i32]| {
-        let labels = micros.iter().flat_map(labels);
-        labels.filter(|&&label| label != IGNORE).count().max(1) as f64
+/// Masks what of a batch is to be masked, and counts it.
+fn mask<D: Device>(
+    dev: &D,
+    batch: &mut DeviceBatch<D>,
+    masking: Option<&Masking<D>>,
+    labelled: &mut D::Int,
+) {
+    let (Some(to_mask), Some(Masking { masker, flags })) = (batch.counts.to_mask, masking) else {
+        return;
     };
-    Scales { tokens: 1.0 / count(|b| &b.targets), pairs: 1.0 / count(|b| &b.pairs) }
+    let DeviceBatch { ids, unmasked, positions, rows, targets, counts, .. } = batch;
+    let input = Unmasked {
+        ids: unmasked,
+        positions,
+        flags,
+        start: to_mask.start,
+        tokens: counts.tokens,
+        countable: to_mask.countable,
+    };
+    dev.mask(Masked { ids, rows, targets, count: labelled }, input, masker);
 }
 
 /// Runs of neighbouring parameters with the same decay.

@@ -46,6 +46,8 @@ impl<D: GatherOps> Check<D> for GatherCheck {
         for (i, row) in picked.iter_mut().enumerate() {
             *row += (i * (rows / count)) as i32;
         }
+        // Places that masking left free come last.
+        picked[count - count / 8..].fill(-1);
         let picked = int(dev, &picked);
         if scatter {
             let small = draw.x(dev, count * width, 1.0);

@@ -74,8 +74,8 @@ impl HeadLoss {
         let mut dx = poisoned_x(dev, rows * width);
         let mut logits = dev.x(Class::Scratch, chunk * vocab);
         let mut sums = acc(dev, &[3.0, 1.0, 2.0]);
-        let scale = 1.0 / rows as f64;
-        let gradients = train.then_some(LossGrads { dx: &mut dx, grads: &mut grads, scale });
+        let labelled = &int(dev, &[rows as i32]);
+        let gradients = train.then_some(LossGrads { dx: &mut dx, grads: &mut grads, labelled });
         let input = LossInput { x: &input, targets: &targets, rows };
         dev.head_loss(&mut sums, gradients, &mut logits, input, &params, &at);
 

@@ -32,7 +32,7 @@ impl<D: MaskOps> Check<D> for Mask {
         let positions = int(dev, &positions);
         let masker = Masker::new(Philox::new(11), self.masking, 4, flags, n);
         let spoiled = |len: usize| int(dev, &vec![i32::MIN; len]);
-        let (mut masked, mut count) = (spoiled(n), spoiled(1));
+        let (mut masked, mut count) = (spoiled(n), int(dev, &[5]));
         let (mut rows, mut targets) = (spoiled(masker.capacity()), spoiled(masker.capacity()));
         let out =
             Masked { ids: &mut masked, rows: &mut rows, targets: &mut targets, count: &mut count };

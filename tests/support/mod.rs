@@ -7,7 +7,7 @@ use warpwright::model::activations::Activations;
 use warpwright::model::arch::{Arch, Dropouts};
 use warpwright::model::batch::{Capacity, DeviceBatch};
 use warpwright::model::families::preset;
-use warpwright::model::heads::{Scales, Sums};
+use warpwright::model::heads::{Labelled, Sums};
 use warpwright::model::params::{Init, Layout};
 use warpwright::model::transformer::{DropoutKey, Model};
 use warpwright::rng::{Philox, Stream};
@@ -98,7 +98,7 @@ pub fn batch(arch: &Arch, lengths: &[usize], seed: u64) -> Batch {
         rows = Some(kept);
     }
     let pairs = if arch.pair { lengths.iter().map(|_| below(2)).collect() } else { vec![] };
-    Batch { ids, positions, types, cu_seqlens, rows, targets, pairs }
+    Batch { ids, positions, types, cu_seqlens, rows, targets, pairs, to_mask: None }
 }
 
 /// Parameters away from their initial values, so that every term of a gradient counts.
@@ -127,6 +127,7 @@ pub struct Rig<D: Device> {
     pub acts: Activations<D>,
     pub batch: DeviceBatch<D>,
     pub sums: Sums<D>,
+    pub labelled: Labelled<D>,
     pub grads: D::Acc,
     pub key: Option<DropoutKey>,
 }
@@ -136,38 +137,35 @@ impl<D: Device> Rig<D> {
         let capacity = Capacity::of(batch, arch.pair);
         let mut model = Model::new(&dev, arch).unwrap();
         model.params.write(0, params);
-        let mut loaded = DeviceBatch::new(&dev, capacity);
+        let mut loaded = DeviceBatch::new(&dev, capacity, false);
         loaded.load(batch, arch.pair);
         let acc = |len| dev.acc(Class::Scratch, len);
         let (sums, grads) = (Sums { tokens: acc(3), pairs: acc(3) }, acc(params.len()));
         let acts = Activations::new(&dev, arch, capacity, true);
         let key = (arch.dropout != Dropouts::default()).then_some(DropoutKey { seed: 5, micro: 2 });
-        Rig { dev, model, acts, batch: loaded, sums, grads, key }
-    }
-
-    /// One over the labelled rows of each loss.
-    pub fn scales(batch: &Batch) -> Scales {
-        let count = |t: &[i32]| t.iter().filter(|&&t| t != -100).count().max(1) as f64;
-        Scales { tokens: 1.0 / count(&batch.targets), pairs: 1.0 / count(&batch.pairs) }
+        let mut labelled = Labelled::new(&dev);
+        labelled.count(std::slice::from_ref(batch));
+        Rig { dev, model, acts, batch: loaded, sums, labelled, grads, key }
     }
 
     /// Forward and backward; the gradients, summed anew.
-    pub fn gradients(&mut self, scales: Scales) -> Vec<f64> {
-        let Rig { dev, model, acts, batch, sums, grads, key } = self;
+    pub fn gradients(&mut self) -> Vec<f64> {
+        let Rig { dev, model, acts, batch, sums, labelled, grads, key } = self;
         dev.zero_acc(grads);
         model.forward(dev, acts, batch, *key);
-        model.loss_backward(dev, sums, grads, acts, batch, scales);
+        model.loss_backward(dev, sums, grads, acts, batch, labelled);
         model.backward(dev, grads, acts, batch, *key);
         grads.to_vec()
     }
 
     /// Forward alone: the loss that the gradients are of.
-    pub fn loss(&mut self, scales: Scales) -> f64 {
+    pub fn loss(&mut self) -> f64 {
         let Rig { dev, model, acts, batch, sums, key, .. } = self;
         dev.zero_acc(&mut sums.tokens);
         dev.zero_acc(&mut sums.pairs);
         model.forward(dev, acts, batch, *key);
         model.loss(dev, sums, acts, batch);
-        sums.tokens.to_vec()[0] * scales.tokens + sums.pairs.to_vec()[0] * scales.pairs
+        let [tokens, pairs] = [&sums.tokens, &sums.pairs].map(|sums| sums.to_vec());
+        tokens[0] / tokens[2].max(1.0) + pairs[0] / pairs[2].max(1.0)
     }
 }

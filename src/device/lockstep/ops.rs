@@ -1,6 +1,7 @@
 //! Each op on both devices, then its results compared, with the number of terms that each sums.
 
 use super::Lockstep;
+use crate::data::masking::Masker;
 use crate::device::{Buffer, Memory};
 use crate::ops::activation::{Activation, ActivationOps};
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
@@ -9,6 +10,7 @@ use crate::ops::embed::{Embed, EmbedOps, Tokens};
 use crate::ops::gather::GatherOps;
 use crate::ops::linear::{Linear, LinearOps};
 use crate::ops::loss::{LossGrads, LossInput, LossOps};
+use crate::ops::mask::{MaskOps, Masked, Unmasked};
 use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::{CONTROL, ReduceOps};
@@ -339,14 +341,14 @@ impl<A: LossOps, B: LossOps> LossOps for Lockstep<A, B> {
         let grads = train.as_mut().map(|t| LossGrads {
             dx: &mut t.dx.a,
             grads: &mut t.grads.a,
-            scale: t.scale,
+            labelled: &t.labelled.a,
         });
         self.a.head_loss(&mut sums.a, grads, &mut logits.a, input, &params.a, at);
         let input = LossInput { x: &x.b, targets: &targets.b, rows: n };
         let grads = train.as_mut().map(|t| LossGrads {
             dx: &mut t.dx.b,
             grads: &mut t.grads.b,
-            scale: t.scale,
+            labelled: &t.labelled.b,
         });
         self.b.head_loss(&mut sums.b, grads, &mut logits.b, input, &params.b, at);
 
@@ -366,6 +368,48 @@ impl<A: LossOps, B: LossOps> LossOps for Lockstep<A, B> {
             if let Some(bias) = at.bias {
                 self.compare(("head_loss", "bias in grads"), grads, bias, v, bound);
             }
+        }
+    }
+}
+
+impl<A: MaskOps, B: MaskOps> MaskOps for Lockstep<A, B> {
+    /// All of it is integers, so there is nothing to bound.
+    fn mask(&self, out: Masked<Self>, input: Unmasked<Self>, masker: &Masker) {
+        let Masked { ids, rows, targets, count } = out;
+        let Unmasked { start, tokens, countable, .. } = input;
+        let a = Unmasked {
+            ids: &input.ids.a,
+            positions: &input.positions.a,
+            flags: &input.flags.a,
+            start,
+            tokens,
+            countable,
+        };
+        let b = Unmasked {
+            ids: &input.ids.b,
+            positions: &input.positions.b,
+            flags: &input.flags.b,
+            start,
+            tokens,
+            countable,
+        };
+        let out = Masked {
+            ids: &mut ids.a,
+            rows: &mut rows.a,
+            targets: &mut targets.a,
+            count: &mut count.a,
+        };
+        self.a.mask(out, a, masker);
+        let out = Masked {
+            ids: &mut ids.b,
+            rows: &mut rows.b,
+            targets: &mut targets.b,
+            count: &mut count.b,
+        };
+        self.b.mask(out, b, masker);
+        for (name, tensor) in [("ids", ids), ("rows", rows), ("targets", targets), ("count", count)]
+        {
+            assert_eq!(tensor.a.to_vec(), tensor.b.to_vec(), "mask: {name}");
         }
     }
 }

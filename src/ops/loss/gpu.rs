@@ -35,19 +35,19 @@ struct Chunk<'a> {
     targets: Address,
     rows: usize,
     v: usize,
-    scale: Option<f32>,
+    /// Where the number of labelled rows lies, when training.
+    labelled: Option<Address>,
     sums: &'a mut Tensor<f32>,
 }
 
 impl Gpu {
-    /// sums += (Σ nll, correct, labelled); with a scale, logits become their gradient.
+    /// sums += (Σ nll, correct, labelled); when training, logits become their gradient.
     fn cross_entropy(&self, chunk: Chunk) {
         /// Of the kernels' own and the system's shared memory a block [bytes].
         const RESERVED: usize = 2048;
-        let Chunk { logits, targets, rows, v, scale, sums } = chunk;
+        let Chunk { logits, targets, rows, v, labelled, sums } = chunk;
         // (nll, hit) of each row.
         let results = self.workspace(rows * 2 * size_of::<f32>());
-        let train = scale.is_some();
         let [rows_arg, v_arg, stride] = [rows, v, logits.stride].map(Arg::from);
         let args = [
             results.into(),
@@ -56,8 +56,7 @@ impl Gpu {
             rows_arg,
             v_arg,
             stride,
-            scale.unwrap_or(0.0).into(),
-            train.into(),
+            labelled.into(),
         ];
         let naive = self.naive() || !logits.is_aligned();
         // Two rows at a time, or no copy would run beside the arithmetic.
@@ -93,13 +92,14 @@ impl LossOps for Gpu {
         assert!(input.rows * c <= input.x.len() && input.rows <= input.targets.len());
         let (stride, chunk) = layout(logits.len(), v, input.rows);
         let logits = Rows { at: logits.at(0), stride };
-        let scale = train.as_ref().map(|t| t.scale as f32);
+        let labelled = train.as_ref().map(|t| t.labelled.at(0));
         for first in (0..input.rows).step_by(chunk) {
             let rows = chunk.min(input.rows - first);
             let x = input.x.at(first * c);
             self.linear_rows(logits, x, params, at, rows);
             let targets = input.targets.at(first);
-            self.cross_entropy(Chunk { logits, targets, rows, v, scale, sums: &mut *sums });
+            let sums = &mut *sums;
+            self.cross_entropy(Chunk { logits, targets, rows, v, labelled, sums });
             if let Some(train) = &mut train {
                 let dx = train.dx.at(first * c);
                 self.linear_dx_rows(dx, logits, params, at, rows, Into::Set);

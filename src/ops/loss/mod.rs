@@ -1,6 +1,6 @@
 //! The decoder and the cross-entropy of its logits, forward and backward in one pass.
 //!
-//!   z = x Wᵀ + b, nll = log Σ exp z − z[t], dz = scale (softmax(z) − onehot(t))
+//!   z = x Wᵀ + b, nll = log Σ exp z − z[t], dz = (softmax(z) − onehot(t)) / labelled
 //!   dx = dz W, dW += dzᵀ x, db += Σ dz
 //! Logits exist only a chunk of rows at a time and are overwritten by their own gradient. A
 //! target of −100 is ignored: no loss, no gradient, not counted.
@@ -22,8 +22,8 @@ pub struct LossGrads<'a, D: Memory> {
     pub dx: &'a mut D::X,
     /// +=
     pub grads: &'a mut D::Acc,
-    /// Factor of the summed loss: one over the labelled rows of the whole step.
-    pub scale: f64,
+    /// [1]: labelled rows of the whole step, over which the loss is a mean
+    pub labelled: &'a D::Int,
 }
 
 /// What the loss reads.
@@ -75,7 +75,7 @@ impl<E: Element> LossOps for Cpu<E> {
         let (c, v) = (at.n_in, at.n_out);
         let chunk = logits.len() / v;
         assert!(chunk > 0, "head_loss: scratch holds not one row of {v} logits");
-        let scale = train.as_ref().map(|t| E::Acc::of(t.scale));
+        let scale = train.as_ref().map(|t| E::Acc::of(1.0 / f64::from(t.labelled[0].max(1))));
         for first in (0..input.rows).step_by(chunk) {
             let rows = chunk.min(input.rows - first);
             let x = &input.x[first * c..(first + rows) * c];
