@@ -17,8 +17,8 @@ use warpwright::bench::call::Call;
 use warpwright::bench::measure::{Bench, facts};
 use warpwright::bench::nvml::{Nvml, Reading};
 use warpwright::bench::prepare::{Source, block};
-use warpwright::bench::report::Report;
-use warpwright::bench::{ceilings, recorder, sweep};
+use warpwright::bench::report::{self, Peer, Report};
+use warpwright::bench::{ceilings, page, recorder, sweep};
 use warpwright::data::Batch;
 use warpwright::device::Memory;
 use warpwright::device::gpu::{self, Gpu, Kernels, Place};
@@ -110,7 +110,8 @@ fn every_call_runs() {
 #[test]
 fn buffers_are_rotated() {
     let gpu = emulator();
-    let bench = Bench { gpu: &gpu, emulated: true, l2: 100_000, budget: 0.0, known: None };
+    let bench =
+        Bench { gpu: &gpu, emulated: true, l2: 100_000, budget: 0.0, known: None, blas: None };
     let ceilings = ceilings::measure(&bench).unwrap();
     let call = Call::ZeroX { len: 1000 };
     let row = bench.row(&call, 7, &ceilings).unwrap().unwrap();
@@ -161,6 +162,39 @@ fn ops_are_told_and_compared() {
     let other =
         succeeds(lab.program(&["bench", "compare", "b.json", "a.json"]).args(["--slower", "2"]));
     assert!(other.contains("faster"), "{other}");
+}
+
+/// Products beside cuBLASLt's, where there is one: in the table, below it, on the page, in JSON.
+#[test]
+fn peers_are_told_where_there_are_any() {
+    let lab = Lab::new();
+    let args = ["bench", "gemm", "--no-verify", "--budget", "0", "--device", "emulator"];
+    let said = succeeds(lab.program(&args).args(["--tokens", "8", "--json", "a.json"]));
+    let alone = Report::read(&lab.path("a.json")).unwrap();
+    let json = std::fs::read_to_string(lab.path("a.json")).unwrap();
+    assert!(!said.contains("cuBLASLt") && !page::render(&alone).contains("cuBLASLt"), "{said}");
+    assert!(!json.contains("peer") && said.contains("a product of our own kernels"));
+    assert_eq!((alone.peers(), alone.rows[0].ratio()), (None, None));
+
+    let mut beside = alone.clone();
+    beside.cublaslt = "13.4.1".into();
+    for (row, times) in beside.rows.iter_mut().zip([0.5, 2.0]) {
+        let (seconds, samples) = (times * row.seconds, 5);
+        row.peer = Some(Peer { seconds, low: seconds, high: seconds, samples, algorithms: 3 });
+    }
+    beside.write(&lab.path("b.json")).unwrap();
+    assert_eq!(Report::read(&lab.path("b.json")).unwrap(), beside);
+    assert!(beside.rows[1].line().ends_with("   2.00"), "{}", beside.rows[1].line());
+    assert_eq!(
+        beside.rows[1].line().chars().count(),
+        report::heading(true).chars().count(),
+        "columns"
+    );
+    assert!(beside.preamble().contains("cuBLASLt   13.4.1"));
+    let mean = "1.00 times our time for the bare products: geometric mean of 2, from 0.50 to 2.00";
+    assert!(beside.closing().contains(mean) && page::render(&beside).contains(mean));
+    let rows = page::render(&beside).matches("data-label='cuBLASLt / ours'>").count();
+    assert_eq!(rows, beside.rows.len());
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub struct Report {
     pub what: String,
     pub device: DeviceFacts,
     pub ceilings: Ceilings,
+    /// Version of the library that products are compared with, or why there is none; empty on the
+    /// emulator.
+    #[serde(default)]
+    pub cublaslt: String,
     pub readings: Readings,
     pub rows: Vec<Row>,
     #[serde(default)]
@@ -79,6 +83,28 @@ pub struct Row {
     pub floor: f64,
     /// `floor` over the time taken.
     pub of_floor: f64,
+    /// A product of the same shape by cuBLASLt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
+}
+
+/// The same product by cuBLASLt, bare.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Of its fastest algorithm: median, first and third quartile [s].
+    pub seconds: f64,
+    pub low: f64,
+    pub high: f64,
+    pub samples: usize,
+    /// Algorithms that were tried.
+    pub algorithms: usize,
+}
+
+impl Peer {
+    pub fn new(timing: Timing, algorithms: usize) -> Peer {
+        let Timing { seconds, low, high, samples } = timing;
+        Peer { seconds, low, high, samples, algorithms }
+    }
 }
 
 /// A row that could not be measured.
@@ -147,7 +173,13 @@ impl Row {
             of_ceiling: over(ceiling),
             floor,
             of_floor: over(floor),
+            peer: None,
         }
+    }
+
+    /// cuBLASLt's time over ours.
+    pub fn ratio(&self) -> Option<f64> {
+        self.peer.as_ref().map(|peer| peer.seconds / self.seconds)
     }
 
     /// The row as the table prints it.
@@ -158,19 +190,26 @@ impl Row {
             [1e6 * seconds, self.flops_per_s / 1e12, self.bytes_per_s / 1e12].map(digits);
         let [ceiling, floor] = [self.of_ceiling, self.of_floor].map(|share| 100.0 * share);
         let bound = &self.bound;
+        let peer = match (&self.peer, self.ratio()) {
+            (Some(peer), Some(ratio)) => {
+                format!("{:>11}{ratio:>7.2}", digits(1e6 * peer.seconds))
+            }
+            _ => String::new(),
+        };
         format!(
             "{op:<19}{shape:<38}{calls:>5}{us:>10}{spread:>6.1}%{tflops:>9}{tbytes:>9}  \
-             {bound:<7}{ceiling:>6.1}%{floor:>6.1}%"
+             {bound:<7}{ceiling:>6.1}%{floor:>6.1}%{peer}"
         )
     }
 }
 
-/// The heading of [`Row::line`].
-pub fn heading() -> String {
-    format!(
+/// The heading of [`Row::line`]; `peers`: with cuBLASLt's time [µs], and its ratio to ours.
+pub fn heading(peers: bool) -> String {
+    let heading = format!(
         "{:<19}{:<38}{:>5}{:>10}{:>7}{:>9}{:>9}  {:<7}{:>7}{:>7}",
         "op", "shape", "calls", "µs", "spread", "TFLOP/s", "TB/s", "bound", "ceil.", "floor"
-    )
+    );
+    if peers { format!("{heading}{:>11}{:>7}", "cuBLASLt", "/ ours") } else { heading }
 }
 
 /// Three digits, or four: `1234`, `56.7`, `0.0456`, `7.8e-5`.
@@ -201,6 +240,7 @@ impl Report {
             what: String::new(),
             device,
             ceilings: Ceilings::default(),
+            cublaslt: String::new(),
             readings: Readings::default(),
             rows: Vec::new(),
             skipped: Vec::new(),
@@ -243,12 +283,16 @@ impl Report {
         let _ = writeln!(
             text,
             "ceilings   {} TB/s: a copy of {}, read and written\n           \
-             {} TFLOP/s: a product of our own kernels, {}",
+             {} TFLOP/s: a product of {}, {}",
             digits(ceilings.bytes_per_s / 1e12),
             plan::size(ceilings.copied as u64),
             digits(ceilings.flops_per_s / 1e12),
+            ceilings.product_of,
             ceilings.product,
         );
+        if !self.cublaslt.is_empty() {
+            let _ = writeln!(text, "cuBLASLt   {}", self.cublaslt);
+        }
         let _ = write!(
             text,
             "floors     by {}\nmeasured   {}",
@@ -264,10 +308,25 @@ impl Report {
     /// What stands below it.
     pub fn closing(&self) -> String {
         let reading = |r: &Option<Reading>| r.as_ref().map_or("unknown".into(), Reading::to_string);
+        let peers = self.peers().map_or(String::new(), |said| format!("cuBLASLt   {said}\n"));
         format!(
-            "GPU        before: {}\n           after:  {}",
+            "{peers}GPU        before: {}\n           after:  {}",
             reading(&self.readings.before),
             reading(&self.readings.after)
         )
+    }
+
+    /// How long cuBLASLt takes beside us, over all products; None where there are none.
+    pub fn peers(&self) -> Option<String> {
+        let ratios: Vec<f64> = self.rows.iter().filter_map(Row::ratio).collect();
+        let extreme = |of: fn(f64, f64) -> f64| ratios.iter().copied().reduce(of);
+        let (least, most) = (extreme(f64::min)?, extreme(f64::max)?);
+        let mean = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64;
+        Some(format!(
+            "takes {:.2} times our time for the bare products: geometric mean of {}, from \
+             {least:.2} to {most:.2}",
+            mean.exp(),
+            ratios.len(),
+        ))
     }
 }

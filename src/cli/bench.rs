@@ -1,6 +1,7 @@
 //! `warpwright bench`: what a device does with these kernels, and how two devices compare.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,6 +17,7 @@ use crate::bench::{page, recorder, step, sweep};
 use crate::config::{Config, Overrides};
 use crate::data::Batch;
 use crate::device::Format;
+use crate::device::gpu::cuda::blas::{self, Blas};
 use crate::device::gpu::cuda::probe;
 use crate::device::gpu::{self, Gpu, Kernels, Place};
 use crate::model::arch::Arch;
@@ -81,7 +83,9 @@ pub struct Model {
 /// Each kernel is first verified. Inputs are random, and copies of them are used in turn, so that
 /// none is in the L2 cache already. A row tells the median and spread (the quartiles' distance) of
 /// the device's time, and its share of two ceilings measured in the same run: of memory by a copy,
-/// of compute by a large product of our own kernels (no library's).
+/// of compute by a large product. Where the system's loader finds cuBLASLt (LD_LIBRARY_PATH counts)
+/// that product is cuBLASLt's, and every product has a peer: the bare product of its shape, by the
+/// fastest of cuBLASLt's algorithms. No library is used for anything else.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench ops --preset bert-base --seq 512 --json ops.json\n  \
@@ -99,7 +103,8 @@ pub struct OpsArgs {
 
 /// Time the matrix products of several models
 ///
-/// Forward, and both products of the backward, at every shape that a step of these models has.
+/// Forward, and both products of the backward, at every shape that a step of these models has; and
+/// beside each cuBLASLt's, where it is found (see `bench ops`).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench gemm --json gemm.json\n  \
@@ -416,16 +421,23 @@ fn side_by_side(args: &CompareArgs) -> Result<()> {
 struct Session<'a> {
     common: &'a Common,
     gpu: Gpu,
+    blas: Option<Rc<Blas>>,
     nvml: Option<Nvml>,
     report: Report,
 }
 
 impl Session<'_> {
     fn open(common: &Common) -> Result<Session<'_>> {
-        let gpu = gpu::open(common.device, Kernels::Fast).map_err(|why| match common.device {
-            Place::Cuda => anyhow::anyhow!("{why}; or try it out with --device emulator"),
-            Place::Emulator => why.into(),
-        })?;
+        let (gpu, blas) = match common.device {
+            Place::Emulator => (gpu::open(Place::Emulator, Kernels::Fast)?, None),
+            Place::Cuda => {
+                let opened = blas::open(Kernels::Fast);
+                let (gpu, blas) = opened.map_err(|why| {
+                    anyhow::anyhow!("{why}; or try it out with --device emulator")
+                })?;
+                (gpu, Some(blas))
+            }
+        };
         let first = match common.device {
             Place::Cuda => probe::devices().ok().and_then(|all| all.into_iter().next()),
             Place::Emulator => None,
@@ -442,7 +454,14 @@ impl Session<'_> {
             l2: l2.into(),
             known: gpus::of(properties).map(|gpu| gpu.name.into()),
         };
-        Ok(Session { common, gpu, nvml, report: Report::of(device) })
+        let mut report = Report::of(device);
+        report.cublaslt = match &blas {
+            None => String::new(),
+            Some(Ok(blas)) => blas.version(),
+            Some(Err(why)) => format!("none to compare with: {why}"),
+        };
+        let blas = blas.and_then(std::result::Result::ok).map(Rc::new);
+        Ok(Session { common, gpu, blas, nvml, report })
     }
 
     fn bench(&self) -> Bench<'_> {
@@ -452,6 +471,7 @@ impl Session<'_> {
             l2: self.report.device.l2,
             budget: self.common.budget,
             known: gpus::of(self.gpu.driver().properties()),
+            blas: self.blas.clone(),
         }
     }
 
@@ -465,7 +485,7 @@ impl Session<'_> {
         self.report.readings.before = self.nvml.as_ref().map(Nvml::read);
         self.report.ceilings = ceilings::measure(&self.bench())?;
         say(self.report.preamble())?;
-        Ok(say(format_args!("\n{}", report::heading()))?)
+        Ok(say(format_args!("\n{}", report::heading(self.blas.is_some() && kind != "step")))?)
     }
 
     /// Refuses to measure what computes something else.

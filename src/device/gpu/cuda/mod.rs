@@ -8,6 +8,7 @@
 //!
 //! Held to a driver made for tests (`tests/cuda`); unmeasured on a GPU.
 
+pub mod blas;
 pub mod probe;
 mod staging;
 mod words;
