@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use runs::{Lab, refuses};
 use support::zoo;
-use warpwright::bench::batches::{self, Lengths, batch, lengths};
+use warpwright::bench::batches::{self, batch};
 use warpwright::bench::call::Call;
+use warpwright::bench::lengths::Lengths;
 use warpwright::bench::measure::{Bench, facts};
 use warpwright::bench::nvml::{Nvml, Reading};
 use warpwright::bench::prepare::{Source, block};
@@ -46,7 +47,7 @@ fn archs() -> Vec<(String, Arch)> {
 }
 
 fn of(arch: &Arch) -> Batch {
-    batch(arch, &lengths(Lengths::Mlperf, 20, 48), (!arch.causal).then_some(0.15))
+    batch(arch, &Lengths::Mlperf.draw(20, 48), (!arch.causal).then_some(0.15))
 }
 
 fn emulator() -> Gpu {
@@ -124,18 +125,18 @@ fn succeeds(command: &mut Command) -> String {
     runs::succeeds(command).0
 }
 
-/// A small model of this preset, and no time to spend.
-fn small(preset: &str) -> Vec<String> {
-    let words = "--device emulator --budget 0 --seq 8 --tokens 16 --set model.layers=1 \
-                 --set model.vocab=64 --set model.inner=64 --preset";
-    words.split_whitespace().chain([preset]).map(String::from).collect()
+/// A small model of this preset, so many tokens, and no time to spend.
+fn small(preset: &str, tokens: &str) -> Vec<String> {
+    let words = "--device emulator --budget 0 --seq 8 --set model.layers=1 --set model.vocab=64 \
+                 --set model.inner=64 --preset";
+    words.split_whitespace().chain([preset, "--tokens", tokens]).map(String::from).collect()
 }
 
 #[test]
 fn ops_are_told_and_compared() {
     let lab = Lab::new();
     let args = ["bench", "ops", "--no-verify", "--json", "a.json"];
-    let said = succeeds(lab.program(&args).args(small("bert-tiny")));
+    let said = succeeds(lab.program(&args).args(small("bert-tiny", "16")));
     for words in ["of the emulator", "ceilings", "linear_dx_act", "64 → 128", "before: unknown"] {
         assert!(said.contains(words), "no {words} in\n{said}");
     }
@@ -201,7 +202,7 @@ fn peers_are_told_where_there_are_any() {
 fn a_step_is_told() {
     let lab = Lab::new();
     let args = ["bench", "step", "--no-verify", "--json", "step.json", "--html", "step.html"];
-    let said = succeeds(lab.program(&args).args(small("gpt2-tiny")).args([
+    let said = succeeds(lab.program(&args).args(small("gpt2-tiny", "16")).args([
         "--lengths",
         "mlperf",
         "--micro",
@@ -227,6 +228,27 @@ fn a_step_is_told() {
         .map(|row| row["calls"].as_u64().unwrap())
         .sum();
     assert_eq!(page.matches("<rect").count() as u64, calls);
+}
+
+/// Lengths are those of a data set's documents, here of 2, 4 and 9 tokens, cut at 8.
+#[test]
+fn a_step_takes_the_lengths_of_documents() {
+    let lab = Lab::new();
+    let end = 50256u16;
+    let ids = [1, 2, end, 1, 2, 3, 4, end, 1, 2, 3, 4, 5, 6, 7, 8, 9, end];
+    lab.write("train.bin", ids.map(u16::to_le_bytes).concat());
+    let args = ["bench", "step", "--no-verify", "--json", "step.json", "--lengths", "train.bin"];
+    let said = succeeds(lab.program(&args).args(small("bert-tiny", "48")));
+    assert!(said.contains("as long as the documents of train.bin, 48 tokens a step"), "{said}");
+    let step = Report::read(&lab.path("step.json")).unwrap().step.unwrap();
+    let (last, whole) = step.lengths.split_last().unwrap();
+    assert!(whole.iter().all(|len| [2, 4, 8].contains(len)) && *last <= 8, "{:?}", step.lengths);
+    assert_eq!(step.lengths.iter().sum::<usize>(), 48);
+    assert_eq!((step.tokens, step.sequences), (48, step.lengths.len()));
+    for lengths in ["nowhere.bin", "mlpref"] {
+        let program = &mut lab.program(&["bench", "step", "--lengths", lengths]);
+        refuses(program, &[lengths, "fixed or mlperf"]);
+    }
 }
 
 /// Kernels are verified first, and a sweep has a row a mask and a direction.

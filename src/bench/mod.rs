@@ -11,6 +11,7 @@ pub mod batches;
 pub mod call;
 pub mod ceilings;
 pub mod compare;
+pub mod lengths;
 pub mod measure;
 pub mod nvml;
 pub mod page;

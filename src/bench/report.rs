@@ -121,6 +121,9 @@ pub struct StepFacts {
     /// Real ones, all counted; there is no padding.
     pub tokens: usize,
     pub sequences: usize,
+    /// Of each sequence of a pass, where they differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lengths: Vec<usize>,
     /// Predicted.
     pub labelled: usize,
     /// Median, on the host's clock [s].

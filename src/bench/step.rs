@@ -198,6 +198,13 @@ fn ops(bench: &Bench, steps: &[Vec<OpRecord>], ceilings: &Ceilings) -> Vec<Row> 
     rows
 }
 
+/// Of a pass's sequences, where they differ.
+fn lengths(batch: &Batch) -> Vec<usize> {
+    let ends = batch.cu_seqlens.windows(2);
+    let lengths: Vec<usize> = ends.map(|ends| (ends[1] - ends[0]) as usize).collect();
+    if lengths.iter().all(|len| *len == lengths[0]) { Vec::new() } else { lengths }
+}
+
 fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64) -> StepFacts {
     let count = |of: fn(&Batch) -> usize| job.micros.iter().map(of).sum::<usize>();
     let (tokens, sequences) = (count(|b| b.ids.len()), count(Batch::sequences));
@@ -211,6 +218,7 @@ fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64)
     StepFacts {
         tokens,
         sequences,
+        lengths: job.micros.first().map_or(Vec::new(), lengths),
         labelled: count(Batch::labelled),
         seconds,
         tokens_per_s: tokens as f64 / seconds,

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 
 use super::say;
-use crate::bench::batches::{self, Lengths};
+use crate::bench::batches;
 use crate::bench::call::Call;
 use crate::bench::ceilings;
 use crate::bench::compare;
+use crate::bench::lengths::Lengths;
 use crate::bench::measure::Bench;
 use crate::bench::nvml::Nvml;
 use crate::bench::report::{self, DeviceFacts, Readings, Report, StepFacts};
@@ -73,8 +74,10 @@ pub struct Model {
     /// Tokens a step [default: 65536; on the emulator, 128]
     #[arg(long, value_name = "TOKENS")]
     pub tokens: Option<usize>,
-    /// How long sequences are
-    #[arg(long, value_enum, default_value = "fixed")]
+    /// How long sequences are: fixed (all as long as --seq), mlperf (up to --seq, with the mean of
+    /// MLPerf's BERT data, 254.5 of 512), or a data set or token file whose documents' lengths are
+    /// drawn, cut at --seq
+    #[arg(long, value_name = "fixed|mlperf|PATH", default_value = "fixed")]
     pub lengths: Lengths,
 }
 
@@ -154,6 +157,7 @@ pub struct AttentionArgs {
 #[command(after_help = "Examples:\n  \
     warpwright bench step --preset gpt2 --seq 1024 --json step.json\n  \
     warpwright bench step --preset bert-large --seq 512 --lengths mlperf --budget 10\n  \
+    warpwright bench step --preset bert-base --seq 512 --lengths data/books\n  \
     warpwright bench step --device emulator --preset bert-tiny --tokens 64")]
 pub struct StepArgs {
     #[command(flatten)]
@@ -262,30 +266,29 @@ impl Wanted {
     }
 
     /// A pass.
-    fn batch(&self, lengths: Lengths) -> Batch {
+    fn batch(&self, lengths: &Lengths) -> Batch {
         let (context, micro) = (self.config.batch.context, self.config.micro());
-        batches::batch(&self.arch, &batches::lengths(lengths, context, micro), self.masked)
+        batches::batch(&self.arch, &lengths.draw(context, micro), self.masked)
     }
 
     /// `gpt2, 65536 of 1024`: tokens, in sequences of so many.
-    fn shape(&self, lengths: Lengths) -> String {
-        let up_to = if lengths == Lengths::Fixed { "" } else { "up to " };
+    fn shape(&self, lengths: &Lengths) -> String {
+        let up_to = if *lengths == Lengths::Fixed { "" } else { "up to " };
         let (context, tokens) = (self.config.batch.context, self.config.batch.tokens);
         format!("{}, {tokens} of {up_to}{context}", self.name)
     }
 
     /// `gpt2, sequences of 1024, 65,536 tokens a step`
-    fn words(&self, lengths: Lengths) -> String {
-        let up_to = if lengths == Lengths::Fixed { "" } else { "up to " };
+    fn words(&self, lengths: &Lengths) -> String {
         let (context, tokens) = (self.config.batch.context, self.config.batch.tokens);
-        let tokens = commas(tokens as u64);
-        format!("{}, sequences of {up_to}{context}, {tokens} tokens a step", self.name)
+        let (lengths, tokens) = (lengths.words(context), commas(tokens as u64));
+        format!("{}, {lengths}, {tokens} tokens a step", self.name)
     }
 }
 
 fn ops(args: &OpsArgs) -> Result<()> {
     let wanted = Wanted::from(&args.common, &args.model, None)?;
-    let lengths = args.model.lengths;
+    let lengths = &args.model.lengths;
     let mut calls = recorder::calls(&wanted.arch, &wanted.batch(lengths))?;
     if let Some(family) = &args.op {
         calls.retain(|(call, _)| call.family() == family);
@@ -304,7 +307,7 @@ fn gemm(args: &GemmArgs) -> Result<()> {
     let mut calls = Vec::new();
     for name in &names {
         let wanted = Wanted::of(common, Some(name), &[], (None, tokens, None))?;
-        let mut more = recorder::calls(&wanted.arch, &wanted.batch(Lengths::Fixed))?;
+        let mut more = recorder::calls(&wanted.arch, &wanted.batch(&Lengths::Fixed))?;
         let product = |call: &Call| !matches!(call, Call::ActBackward { .. });
         more.retain(|(call, _)| call.family() == "linear" && product(call));
         sweep::merge(&mut calls, more);
@@ -339,7 +342,7 @@ fn attention(args: &AttentionArgs) -> Result<()> {
 
 fn whole_step(args: &StepArgs) -> Result<()> {
     let wanted = Wanted::from(&args.common, &args.model, args.micro)?;
-    let lengths = args.model.lengths;
+    let lengths = &args.model.lengths;
     let passes = wanted.config.batch.tokens / wanted.config.micro();
     let micros = vec![wanted.batch(lengths); passes];
     let mut session = Session::open(&args.common)?;
