@@ -18,7 +18,7 @@ use warpwright::bench::lengths::Lengths;
 use warpwright::bench::measure::{Bench, facts};
 use warpwright::bench::nvml::{Nvml, Reading};
 use warpwright::bench::prepare::{Source, block};
-use warpwright::bench::report::{self, Peer, Report};
+use warpwright::bench::report::{self, Energy, Peer, Predicted, Report};
 use warpwright::bench::{ceilings, page, recorder, sweep};
 use warpwright::data::Batch;
 use warpwright::device::Memory;
@@ -215,7 +215,7 @@ fn a_step_is_told() {
         serde_json::from_slice(&std::fs::read(lab.path("step.json")).unwrap()).unwrap();
     assert_eq!(json["step"]["tokens"], 16);
     assert_eq!(json["rows"][0]["op"], "step");
-    Report::read(&lab.path("step.json")).unwrap();
+    let mut report = Report::read(&lab.path("step.json")).unwrap();
     // The page stands alone, and has a mark for every op that computes, and every call.
     let page = std::fs::read_to_string(lab.path("step.html")).unwrap();
     for part in ["<script", "http://", "https://", "NaN", "inf%"] {
@@ -228,6 +228,20 @@ fn a_step_is_told() {
         .map(|row| row["calls"].as_u64().unwrap())
         .sum();
     assert_eq!(page.matches("<rect").count() as u64, calls);
+    // `plan` does not know the emulator, and nothing tells of its energy. Where they do:
+    let step = report.step.as_mut().unwrap();
+    assert_eq!((&step.predicted, step.energy), (&None, None));
+    (step.seconds, step.idle, step.idle_share) = (0.03, 0.003, 0.1);
+    let (gpu, seconds, flops_per_s, bytes_per_s) = ("H200".into(), 0.02, 790e12, 4.3e12);
+    step.predicted = Some(Predicted { gpu, seconds, flops_per_s, bytes_per_s });
+    step.energy = Some(Energy { per_token: 0.00075, over: 5.0 });
+    let (told, page) = (report.step.as_ref().unwrap().told(), page::render(&report));
+    for words in ["20.000 ms by `warpwright plan`", "1.50 times", "(10.0% of the step)", "J a"] {
+        assert!(told.contains(words), "no {words} in\n{told}");
+    }
+    for words in ["H200 plan; took 1.50 times it", "10.0% of the step", " mJ<"] {
+        assert!(page.contains(words), "no {words} in the page");
+    }
 }
 
 /// Lengths are those of a data set's documents, here of 2, 4 and 9 tokens, cut at 8.
@@ -297,6 +311,7 @@ fn the_state_of_a_gpu_is_read_where_it_is_told() {
             throttled: Some(vec!["power cap".into()]),
         };
         assert_eq!(nvml.read(), wanted);
+        assert_eq!(nvml.energy(), Some(5_000_000_123.456));
         assert!(Nvml::open("00000000:00:00.0").is_none());
         return;
     }

@@ -68,21 +68,30 @@ fn header(report: &Report) -> String {
         escape(&ceilings.product_of),
     );
     if let Some(step) = &report.step {
+        let idle = format!("in no op: {:.1}% of the step", 100.0 * step.idle_share);
         let tiles = [
             ("A step", format!("{} ms", figure(1e3 * step.seconds)), "median".to_string()),
             ("Tokens a second", count(step.tokens_per_s), "all real".into()),
             ("Sequences a second", figure(step.sequences_per_s), String::new()),
             ("MFU", format!("{:.1}%", 100.0 * step.mfu), format!("of {} FLOP/s", count(step.peak))),
-            ("Idle", format!("{} ms", figure(1e3 * step.idle)), "in no op".into()),
+            ("Idle", format!("{} ms", figure(1e3 * step.idle)), idle),
             ("Floor", format!("{} ms", figure(1e3 * step.floor)), "of its ops".into()),
         ];
-        let tiles = tiles.map(|(label, value, more)| {
+        let predicted = step.predicted.as_ref().map(|plan| {
+            let times =
+                format!("{} plan; took {:.2} times it", plan.gpu, step.seconds / plan.seconds);
+            ("Predicted", format!("{} ms", figure(1e3 * plan.seconds)), times)
+        });
+        let energy = step.energy.map(|energy| {
+            ("Energy", format!("{} mJ", figure(1e3 * energy.per_token)), "a token".into())
+        });
+        let tiles = tiles.into_iter().chain(predicted).chain(energy).map(|(label, value, more)| {
             format!(
                 "<div class='tile'><p class='label'>{label}</p><p class='value'>{value}</p>\
                  <p class='more'>{more}</p></div>\n"
             )
         });
-        let _ = write!(out, "<section class='tiles'>\n{}</section>\n", tiles.concat());
+        let _ = write!(out, "<section class='tiles'>\n{}</section>\n", tiles.collect::<String>());
     }
     out
 }

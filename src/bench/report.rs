@@ -10,7 +10,7 @@ use super::ceilings::Ceilings;
 use super::nvml::Reading;
 use super::timing::Timing;
 use crate::plan;
-use crate::telemetry::format::scientific;
+use crate::telemetry::format::{commas, count, scientific};
 
 /// One benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,11 +142,98 @@ pub struct StepFacts {
     pub in_ops: f64,
     /// The step's time that no op took [s]; 0 where ops timed one by one took longer.
     pub idle: f64,
+    /// `idle` as a share of the step.
+    #[serde(default)]
+    pub idle_share: f64,
     /// The step's floor [s], see [`Row::floor`].
     pub floor: f64,
+    /// What `plan` says; None where it does not know the GPU.
+    #[serde(default)]
+    pub predicted: Option<Predicted>,
+    /// None where NVML does not say.
+    #[serde(default)]
+    pub energy: Option<Energy>,
     /// Every call of a step in its order, and what it took [s]; for the page alone.
     #[serde(skip)]
     pub sequence: Vec<(&'static str, f64)>,
+}
+
+/// What `plan` predicts of a step on this GPU, all sequences taken for whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Predicted {
+    /// Its name in `plan`.
+    pub gpu: String,
+    /// The sum of floors [s].
+    pub seconds: f64,
+    /// What these divide by [FLOP/s] and [bytes/s].
+    pub flops_per_s: f64,
+    pub bytes_per_s: f64,
+}
+
+/// What the GPU took, by its own account, over all steps that were timed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Energy {
+    /// [J]
+    pub per_token: f64,
+    /// The steps' time [s]; below a second or so the GPU's account is coarse.
+    pub over: f64,
+}
+
+impl StepFacts {
+    /// For people.
+    pub fn told(&self) -> String {
+        let ms = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
+        let memory =
+            self.memory.iter().map(|(class, bytes)| format!("{class} {}", plan::size(*bytes)));
+        let mut lines = vec![
+            format!(
+                "a step     {}: {} tokens/s, {:.2} sequences/s ({} tokens, {} sequences, all real)",
+                ms(self.seconds),
+                count(self.tokens_per_s),
+                self.sequences_per_s,
+                commas(self.tokens as u64),
+                commas(self.sequences as u64),
+            ),
+            format!(
+                "MFU        {:.2}% = {} model FLOPs / {} / {} FLOP/s ({})",
+                100.0 * self.mfu,
+                count(self.model_flops),
+                ms(self.seconds),
+                count(self.peak),
+                self.peak_of,
+            ),
+            [
+                "           model FLOPs: 6 Σ rows · n_in · n_out (all weights) ",
+                "+ 12 C Σ attended pairs",
+            ]
+            .concat(),
+            format!(
+                "time       {} in ops, {} idle ({:.1}% of the step); floor {} ({:.1}% of it \
+                 reached)",
+                ms(self.in_ops),
+                ms(self.idle),
+                100.0 * self.idle_share,
+                ms(self.floor),
+                100.0 * self.floor / self.seconds,
+            ),
+        ];
+        if let Some(Predicted { gpu, seconds, flops_per_s, bytes_per_s }) = &self.predicted {
+            lines.push(format!(
+                "predicted  {} by `warpwright plan` for the {gpu} (floors at {} FLOP/s, {} B/s); \
+                 measured {:.2} times that",
+                ms(*seconds),
+                count(*flops_per_s),
+                count(*bytes_per_s),
+                self.seconds / seconds,
+            ));
+        }
+        if let Some(Energy { per_token, over }) = self.energy {
+            let token = scientific(per_token);
+            lines.push(format!("energy     {token} J a token, over {over:.1} s of steps"));
+        }
+        lines.push(format!("memory     {}", memory.collect::<Vec<_>>().join(", ")));
+        lines.join("\n")
+    }
 }
 
 impl Row {

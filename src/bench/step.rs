@@ -13,7 +13,8 @@ use anyhow::{Result, bail};
 use super::batches::{self, DECAY};
 use super::ceilings::Ceilings;
 use super::measure::Bench;
-use super::report::{Row, StepFacts};
+use super::nvml::Nvml;
+use super::report::{Energy, Predicted, Row, StepFacts};
 use super::timing::Timing;
 use crate::data::Batch;
 use crate::device::gpu::Gpu;
@@ -22,7 +23,7 @@ use crate::device::meter::{Clock, Meter, OpRecord};
 use crate::device::{Class, Device, Memory};
 use crate::model::arch::Arch;
 use crate::model::batch::Capacity;
-use crate::plan::{self, Plan};
+use crate::plan::{self, GpuPlan, Plan};
 use crate::train::step::{StepKey, Trainer};
 
 /// Steps before the first that counts.
@@ -51,6 +52,8 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// The row's shape, in words.
     pub shape: String,
+    /// Who tells of energy.
+    pub nvml: Option<&'a Nvml>,
 }
 
 /// Times steps: the step's row, then one an op, the longest first.
@@ -61,7 +64,8 @@ pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row
     let gpu = bench.gpu;
     let workspace = job.plan.memory.get(&Class::Workspace).copied().unwrap_or(0);
     gpu.reserve(workspace as usize);
-    let seconds = whole(bench, job)?;
+    let (seconds, joules) = whole(bench, job)?;
+    let (steps, over) = (seconds.len() as f64, seconds.iter().sum());
     let timing = Timing::of(seconds);
     let (records, sequence) = by_op(gpu, job)?;
     let sum = |of: fn(&OpRecord) -> f64| -> f64 { records[0].iter().map(of).sum() };
@@ -75,17 +79,20 @@ pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row
     let figures = (ceiling, floor, step.bound.as_str());
     let step = Row::new((step.op, step.shape, 1), timing, (flops, bytes), figures);
     let facts = facts(bench, job, ceilings, &step, total(|r| r.seconds));
-    let facts = StepFacts { sequence, ..facts };
+    let per_token = |joules| joules / steps / facts.tokens as f64;
+    let energy = joules.map(|joules| Energy { per_token: per_token(joules), over });
+    let facts = StepFacts { sequence, energy, ..facts };
     Ok(([vec![step], ops].concat(), facts))
 }
 
-/// Seconds of each step, as in training.
-fn whole(bench: &Bench, job: &Job) -> Result<Vec<f64>> {
+/// Seconds of each step, as in training, and what they took together [J].
+fn whole(bench: &Bench, job: &Job) -> Result<(Vec<f64>, Option<f64>)> {
     let mut steps = Steps::new(bench.gpu, job)?;
     for _ in 0..WARM_UP {
         steps.take(bench.gpu, job.micros)?;
     }
-    let began = Instant::now();
+    let joules = || job.nvml.and_then(Nvml::energy);
+    let (began, before) = (Instant::now(), joules());
     let mut seconds = Vec::new();
     let enough = |count: u64| {
         count >= STEPS.1 || (count >= STEPS.0 && began.elapsed().as_secs_f64() >= bench.budget)
@@ -95,7 +102,7 @@ fn whole(bench: &Bench, job: &Job) -> Result<Vec<f64>> {
         steps.take(bench.gpu, job.micros)?;
         seconds.push(since.elapsed().as_secs_f64());
     }
-    Ok(seconds)
+    Ok((seconds, joules().zip(before).map(|(after, before)| after - before)))
 }
 
 /// Ops in the order of their calls, and the seconds of each call.
@@ -205,6 +212,17 @@ fn lengths(batch: &Batch) -> Vec<usize> {
     if lengths.iter().all(|len| *len == lengths[0]) { Vec::new() } else { lengths }
 }
 
+/// What a plan says of a GPU.
+fn predicted(plan: &GpuPlan) -> Predicted {
+    let GpuPlan { gpu, floor, .. } = plan;
+    Predicted {
+        gpu: gpu.name.into(),
+        seconds: *floor,
+        flops_per_s: gpu.flops,
+        bytes_per_s: gpu.bandwidth,
+    }
+}
+
 fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64) -> StepFacts {
     let count = |of: fn(&Batch) -> usize| job.micros.iter().map(of).sum::<usize>();
     let (tokens, sequences) = (count(|b| b.ids.len()), count(Batch::sequences));
@@ -214,6 +232,7 @@ fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64)
         None => (ceilings.flops_per_s, "the product measured above".into()),
     };
     let seconds = step.seconds;
+    let idle = (seconds - in_ops).max(0.0);
     let memory = job.plan.memory.iter();
     StepFacts {
         tokens,
@@ -229,8 +248,11 @@ fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64)
         mfu: model_flops / seconds / peak,
         memory: memory.map(|(class, bytes)| (class.label().into(), *bytes)).collect(),
         in_ops,
-        idle: (seconds - in_ops).max(0.0),
+        idle,
+        idle_share: idle / seconds,
         floor: step.floor,
+        predicted: job.plan.gpus.first().map(predicted),
+        energy: None,
         sequence: Vec::new(),
     }
 }

@@ -13,7 +13,7 @@ use crate::bench::compare;
 use crate::bench::lengths::Lengths;
 use crate::bench::measure::Bench;
 use crate::bench::nvml::Nvml;
-use crate::bench::report::{self, DeviceFacts, Readings, Report, StepFacts};
+use crate::bench::report::{self, DeviceFacts, Readings, Report};
 use crate::bench::{page, recorder, step, sweep};
 use crate::config::{Config, Overrides};
 use crate::data::Batch;
@@ -24,7 +24,7 @@ use crate::device::gpu::{self, Gpu, Kernels, Place};
 use crate::model::arch::Arch;
 use crate::model::families::preset;
 use crate::plan::{self, PlanInput, Room, gpus, kernels};
-use crate::telemetry::format::{commas, count};
+use crate::telemetry::format::commas;
 use crate::verify::{self, Request, Sizes};
 
 /// The models whose products `gemm` sweeps.
@@ -151,8 +151,9 @@ pub struct AttentionArgs {
 
 /// Time whole optimizer steps on random tokens
 ///
-/// Tokens a second, model FLOPs utilisation (MFU), the device's time by op, what of a step is no
-/// op's, and beside it the step's floor, as `plan` has it. All tokens are real: nothing is padded.
+/// Tokens a second, model FLOPs utilisation (MFU), energy a token, the device's time by op, what of
+/// a step is no op's, and beside it what `plan` predicts for this GPU, if it knows it: the sum of
+/// the step's floors. All tokens are real: nothing is padded.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench step --preset gpt2 --seq 1024 --json step.json\n  \
@@ -349,6 +350,7 @@ fn whole_step(args: &StepArgs) -> Result<()> {
     let properties = session.gpu.driver().properties().clone();
     let input = PlanInput {
         capacity: Some(step::capacity(&wanted.arch, &micros)),
+        gpus: gpus::of(&properties).copied().into_iter().collect(),
         kernels: Some(properties),
         ..PlanInput::of(&wanted.config, Format::BF16, Format::F32)
     };
@@ -359,48 +361,16 @@ fn whole_step(args: &StepArgs) -> Result<()> {
     let families = verify::families().filter(|name| *name != "mask").collect::<Vec<_>>();
     session.start("step", wanted.words(lengths), &families)?;
     let shape = wanted.shape(lengths);
-    let job = step::Job { arch: &wanted.arch, micros: &micros, plan: &plan, shape };
+    let nvml = session.nvml.as_ref();
+    let job = step::Job { arch: &wanted.arch, micros: &micros, plan: &plan, shape, nvml };
     let (rows, facts) = step::measure(&session.bench(), &job, &session.report.ceilings)?;
     for row in &rows {
         say(row.line())?;
     }
     session.report.rows = rows;
-    tell(&facts)?;
+    say(format_args!("\n{}", facts.told()))?;
     session.report.step = Some(facts);
     session.finish()
-}
-
-/// What a step came to, for people.
-fn tell(facts: &StepFacts) -> Result<()> {
-    let ms = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
-    let memory =
-        facts.memory.iter().map(|(class, bytes)| format!("{class} {}", plan::size(*bytes)));
-    say(format_args!(
-        "\na step     {}: {} tokens/s, {:.2} sequences/s ({} tokens, {} sequences, all real)",
-        ms(facts.seconds),
-        count(facts.tokens_per_s),
-        facts.sequences_per_s,
-        commas(facts.tokens as u64),
-        commas(facts.sequences as u64),
-    ))?;
-    say(format_args!(
-        "MFU        {:.2}% = {} model FLOPs / {} / {} FLOP/s ({})",
-        100.0 * facts.mfu,
-        count(facts.model_flops),
-        ms(facts.seconds),
-        count(facts.peak),
-        facts.peak_of,
-    ))?;
-    say("           model FLOPs: 6 Σ rows · n_in · n_out (all weights) + 12 C Σ attended pairs")?;
-    say(format_args!(
-        "time       {} in ops, {} idle; floor {} ({:.1}% of it reached)",
-        ms(facts.in_ops),
-        ms(facts.idle),
-        ms(facts.floor),
-        100.0 * facts.floor / facts.seconds,
-    ))?;
-    say(format_args!("memory     {}", memory.collect::<Vec<_>>().join(", ")))?;
-    Ok(())
 }
 
 fn side_by_side(args: &CompareArgs) -> Result<()> {
