@@ -12,13 +12,14 @@ use serde_json::Value;
 
 use runs::{Lab, refuses};
 use support::zoo;
-use warpwright::bench::batches::{self, Lengths, batch, lengths};
+use warpwright::bench::batches::{self, batch};
 use warpwright::bench::call::Call;
+use warpwright::bench::lengths::Lengths;
 use warpwright::bench::measure::{Bench, facts};
 use warpwright::bench::nvml::{Nvml, Reading};
 use warpwright::bench::prepare::{Source, block};
-use warpwright::bench::report::Report;
-use warpwright::bench::{ceilings, recorder, sweep};
+use warpwright::bench::report::{self, Energy, Peer, Predicted, Report};
+use warpwright::bench::{ceilings, page, recorder, sweep};
 use warpwright::data::Batch;
 use warpwright::device::Memory;
 use warpwright::device::gpu::{self, Gpu, Kernels, Place};
@@ -46,7 +47,7 @@ fn archs() -> Vec<(String, Arch)> {
 }
 
 fn of(arch: &Arch) -> Batch {
-    batch(arch, &lengths(Lengths::Mlperf, 20, 48), (!arch.causal).then_some(0.15))
+    batch(arch, &Lengths::Mlperf.draw(20, 48), (!arch.causal).then_some(0.15))
 }
 
 fn emulator() -> Gpu {
@@ -59,10 +60,12 @@ fn calls_are_those_of_a_step() {
     for (name, arch) in archs() {
         let batch = of(&arch);
         let dev = Meter::new(Null::gpu());
-        let capacity = Capacity::of(&batch, arch.pair);
-        let mut trainer = Trainer::new(&dev, &arch, capacity, 1, None, batches::DECAY).unwrap();
+        let (micros, masker) = batches::unmasked(&arch, std::slice::from_ref(&batch));
+        let capacity = Capacity::of(&micros[0], arch.pair);
+        let masker = masker.as_ref();
+        let mut trainer = Trainer::new(&dev, &arch, capacity, 1, masker, batches::DECAY).unwrap();
         let (key, update) = (StepKey { seed: 1, step: 0 }, batches::update());
-        trainer.step(&dev, std::slice::from_ref(&batch), key, &update);
+        trainer.step(&dev, &micros, key, &update);
         let wanted: BTreeMap<&str, [f64; 3]> =
             dev.report().iter().map(|r| (r.op, [r.calls as f64, r.flops, r.bytes])).collect();
 
@@ -110,7 +113,8 @@ fn every_call_runs() {
 #[test]
 fn buffers_are_rotated() {
     let gpu = emulator();
-    let bench = Bench { gpu: &gpu, emulated: true, l2: 100_000, budget: 0.0, known: None };
+    let bench =
+        Bench { gpu: &gpu, emulated: true, l2: 100_000, budget: 0.0, known: None, blas: None };
     let ceilings = ceilings::measure(&bench).unwrap();
     let call = Call::ZeroX { len: 1000 };
     let row = bench.row(&call, 7, &ceilings).unwrap().unwrap();
@@ -123,18 +127,18 @@ fn succeeds(command: &mut Command) -> String {
     runs::succeeds(command).0
 }
 
-/// A small model of this preset, and no time to spend.
-fn small(preset: &str) -> Vec<String> {
-    let words = "--device emulator --budget 0 --seq 8 --tokens 16 --set model.layers=1 \
-                 --set model.vocab=64 --set model.inner=64 --preset";
-    words.split_whitespace().chain([preset]).map(String::from).collect()
+/// A small model of this preset, so many tokens, and no time to spend.
+fn small(preset: &str, tokens: &str) -> Vec<String> {
+    let words = "--device emulator --budget 0 --seq 8 --set model.layers=1 --set model.vocab=64 \
+                 --set model.inner=64 --preset";
+    words.split_whitespace().chain([preset, "--tokens", tokens]).map(String::from).collect()
 }
 
 #[test]
 fn ops_are_told_and_compared() {
     let lab = Lab::new();
     let args = ["bench", "ops", "--no-verify", "--json", "a.json"];
-    let said = succeeds(lab.program(&args).args(small("bert-tiny")));
+    let said = succeeds(lab.program(&args).args(small("bert-tiny", "16")));
     for words in ["of the emulator", "ceilings", "linear_dx_act", "64 → 128", "before: unknown"] {
         assert!(said.contains(words), "no {words} in\n{said}");
     }
@@ -163,11 +167,44 @@ fn ops_are_told_and_compared() {
     assert!(other.contains("faster"), "{other}");
 }
 
+/// Products beside cuBLASLt's, where there is one: in the table, below it, on the page, in JSON.
+#[test]
+fn peers_are_told_where_there_are_any() {
+    let lab = Lab::new();
+    let args = ["bench", "gemm", "--no-verify", "--budget", "0", "--device", "emulator"];
+    let said = succeeds(lab.program(&args).args(["--tokens", "8", "--json", "a.json"]));
+    let alone = Report::read(&lab.path("a.json")).unwrap();
+    let json = std::fs::read_to_string(lab.path("a.json")).unwrap();
+    assert!(!said.contains("cuBLASLt") && !page::render(&alone).contains("cuBLASLt"), "{said}");
+    assert!(!json.contains("peer") && said.contains("a product of our own kernels"));
+    assert_eq!((alone.peers(), alone.rows[0].ratio()), (None, None));
+
+    let mut beside = alone.clone();
+    beside.cublaslt = "13.4.1".into();
+    for (row, times) in beside.rows.iter_mut().zip([0.5, 2.0]) {
+        let (seconds, samples) = (times * row.seconds, 5);
+        row.peer = Some(Peer { seconds, low: seconds, high: seconds, samples, algorithms: 3 });
+    }
+    beside.write(&lab.path("b.json")).unwrap();
+    assert_eq!(Report::read(&lab.path("b.json")).unwrap(), beside);
+    assert!(beside.rows[1].line().ends_with("   2.00"), "{}", beside.rows[1].line());
+    assert_eq!(
+        beside.rows[1].line().chars().count(),
+        report::heading(true).chars().count(),
+        "columns"
+    );
+    assert!(beside.preamble().contains("cuBLASLt   13.4.1"));
+    let mean = "1.00 times our time for the bare products: geometric mean of 2, from 0.50 to 2.00";
+    assert!(beside.closing().contains(mean) && page::render(&beside).contains(mean));
+    let rows = page::render(&beside).matches("data-label='cuBLASLt / ours'>").count();
+    assert_eq!(rows, beside.rows.len());
+}
+
 #[test]
 fn a_step_is_told() {
     let lab = Lab::new();
     let args = ["bench", "step", "--no-verify", "--json", "step.json", "--html", "step.html"];
-    let said = succeeds(lab.program(&args).args(small("gpt2-tiny")).args([
+    let said = succeeds(lab.program(&args).args(small("gpt2-tiny", "16")).args([
         "--lengths",
         "mlperf",
         "--micro",
@@ -180,7 +217,7 @@ fn a_step_is_told() {
         serde_json::from_slice(&std::fs::read(lab.path("step.json")).unwrap()).unwrap();
     assert_eq!(json["step"]["tokens"], 16);
     assert_eq!(json["rows"][0]["op"], "step");
-    Report::read(&lab.path("step.json")).unwrap();
+    let mut report = Report::read(&lab.path("step.json")).unwrap();
     // The page stands alone, and has a mark for every op that computes, and every call.
     let page = std::fs::read_to_string(lab.path("step.html")).unwrap();
     for part in ["<script", "http://", "https://", "NaN", "inf%"] {
@@ -193,6 +230,41 @@ fn a_step_is_told() {
         .map(|row| row["calls"].as_u64().unwrap())
         .sum();
     assert_eq!(page.matches("<rect").count() as u64, calls);
+    // `plan` does not know the emulator, and nothing tells of its energy. Where they do:
+    let step = report.step.as_mut().unwrap();
+    assert_eq!((&step.predicted, step.energy), (&None, None));
+    (step.seconds, step.idle, step.idle_share) = (0.03, 0.003, 0.1);
+    let (gpu, seconds, flops_per_s, bytes_per_s) = ("H200".into(), 0.02, 790e12, 4.3e12);
+    step.predicted = Some(Predicted { gpu, seconds, flops_per_s, bytes_per_s });
+    step.energy = Some(Energy { per_token: 0.00075, over: 5.0 });
+    let (told, page) = (report.step.as_ref().unwrap().told(), page::render(&report));
+    for words in ["20.000 ms by `warpwright plan`", "1.50 times", "(10.0% of the step)", "J a"] {
+        assert!(told.contains(words), "no {words} in\n{told}");
+    }
+    for words in ["H200 plan; took 1.50 times it", "10.0% of the step", " mJ<"] {
+        assert!(page.contains(words), "no {words} in the page");
+    }
+}
+
+/// Lengths are those of a data set's documents, here of 2, 4 and 9 tokens, cut at 8.
+#[test]
+fn a_step_takes_the_lengths_of_documents() {
+    let lab = Lab::new();
+    let end = 50256u16;
+    let ids = [1, 2, end, 1, 2, 3, 4, end, 1, 2, 3, 4, 5, 6, 7, 8, 9, end];
+    lab.write("train.bin", ids.map(u16::to_le_bytes).concat());
+    let args = ["bench", "step", "--no-verify", "--json", "step.json", "--lengths", "train.bin"];
+    let said = succeeds(lab.program(&args).args(small("bert-tiny", "48")));
+    assert!(said.contains("as long as the documents of train.bin, 48 tokens a step"), "{said}");
+    let step = Report::read(&lab.path("step.json")).unwrap().step.unwrap();
+    let (last, whole) = step.lengths.split_last().unwrap();
+    assert!(whole.iter().all(|len| [2, 4, 8].contains(len)) && *last <= 8, "{:?}", step.lengths);
+    assert_eq!(step.lengths.iter().sum::<usize>(), 48);
+    assert_eq!((step.tokens, step.sequences), (48, step.lengths.len()));
+    for lengths in ["nowhere.bin", "mlpref"] {
+        let program = &mut lab.program(&["bench", "step", "--lengths", lengths]);
+        refuses(program, &[lengths, "fixed or mlperf"]);
+    }
 }
 
 /// Kernels are verified first, and a sweep has a row a mask and a direction.
@@ -241,6 +313,7 @@ fn the_state_of_a_gpu_is_read_where_it_is_told() {
             throttled: Some(vec!["power cap".into()]),
         };
         assert_eq!(nvml.read(), wanted);
+        assert_eq!(nvml.energy(), Some(5_000_000_123.456));
         assert!(Nvml::open("00000000:00:00.0").is_none());
         return;
     }

@@ -3,6 +3,8 @@
 //!
 //! A process loads a driver once, so each test runs again in a process of its own.
 
+#[path = "cuda/blas.rs"]
+mod blas;
 mod runs;
 mod support;
 
@@ -35,28 +37,41 @@ const EMULATOR: &str = env!("WARPWRIGHT_EMULATOR_PLAIN");
 /// Compiles the driver; its folder.
 fn driver() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda");
-        fs::create_dir_all(&folder).unwrap();
-        let compiler = env::var("CXX").unwrap_or("c++".into());
-        let mut words = compiler.split_whitespace();
-        // Under a name of this process, and renamed: another run may have the last one loaded.
-        let made = folder.join(format!("libcuda.{}", std::process::id()));
-        let built = Command::new(words.next().unwrap())
-            .args(words)
-            .args(["-std=c++17", "-Wall", "-shared", "-fPIC", "tests/cuda/driver.cpp", "-o"])
-            .args([&made])
-            .arg("-ldl")
-            .status();
-        assert!(built.unwrap().success());
-        fs::rename(made, folder.join("libcuda.so")).unwrap();
-        folder
-    })
+    BUILT.get_or_init(|| library("cuda", "driver.cpp", "libcuda.so"))
+}
+
+/// Compiles a library of `tests/cuda`; its folder.
+fn library(folder: &str, source: &str, name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    fs::create_dir_all(&folder).unwrap();
+    let compiler = env::var("CXX").unwrap_or("c++".into());
+    let mut words = compiler.split_whitespace();
+    // Under a name of this process, and renamed: another run may have the last one loaded.
+    let made = folder.join(format!("{name}.{}", std::process::id()));
+    let built = Command::new(words.next().unwrap())
+        .args(words)
+        .args(["-std=c++17", "-Wall", "-shared", "-fPIC"])
+        .args([&Path::new("tests/cuda").join(source), Path::new("-o"), &made])
+        .arg("-ldl")
+        .status();
+    assert!(built.unwrap().success());
+    fs::rename(made, folder.join(name)).unwrap();
+    folder
 }
 
 /// Runs `body` in a process that finds the driver, with something wrong with it or not; what the
 /// driver logged. In that process itself, nothing comes back.
 fn on_driver(test: &str, wrong: &str, body: fn()) -> Option<String> {
+    on_libraries(test, wrong, &|| None, body)
+}
+
+/// The same, with a folder of further libraries.
+fn on_libraries(
+    test: &str,
+    wrong: &str,
+    more: &dyn Fn() -> Option<PathBuf>,
+    body: fn(),
+) -> Option<String> {
     if env::var_os("FAKE_CUDA").is_some() {
         body();
         return None;
@@ -65,11 +80,12 @@ fn on_driver(test: &str, wrong: &str, body: fn()) -> Option<String> {
         eprintln!("no C++ compiler, so no driver to test against");
         return None;
     }
-    let log = driver().join(format!("{test}.log"));
+    let folders = [Some(driver().to_path_buf()), more()];
+    let log = driver().join(format!("{}.log", test.replace("::", ".")));
     let _ = fs::remove_file(&log);
     let ran = Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env("LD_LIBRARY_PATH", driver())
+        .env("LD_LIBRARY_PATH", env::join_paths(folders.into_iter().flatten()).unwrap())
         .env("FAKE_CUDA", wrong)
         .env("FAKE_EMULATOR", EMULATOR)
         .env("FAKE_CUDA_LOG", &log)
@@ -506,7 +522,8 @@ fn verification_passes_over_the_driver() {
 fn calls_are_timed_over_the_driver() {
     let log = on_driver("calls_are_timed_over_the_driver", "", || {
         let gpu = Gpu::new(Box::new(gpu()), Kernels::Fast);
-        let bench = Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None };
+        let bench =
+            Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None, blas: None };
         let ceilings = ceilings::measure(&bench).unwrap();
         for call in [Call::ZeroX { len: 1000 }, Call::Store { len: 1000 }] {
             let row = bench.row(&call, 1, &ceilings).unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! Synthetic batches: random tokens in sequences of given lengths.
 
 use crate::data::masking::{Masker, WORD_START};
-use crate::data::{Batch, Masking};
+use crate::data::{Batch, Masking, ToMask};
 use crate::model::arch::Arch;
 use crate::ops::optimizer::{Rule, Update};
 use crate::rng::{Philox, Stream, below};
@@ -9,38 +9,9 @@ use crate::rng::{Philox, Stream, below};
 /// Weight decay of the steps that are timed.
 pub const DECAY: f64 = 0.1;
 
-/// How long sequences are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Lengths {
-    /// All as long as --seq
-    Fixed,
-    /// A quarter of them as long as --seq, the others spread evenly below, with a mean of 254.5 of
-    /// 512: the published mean of MLPerf's BERT data, in a shape of our own
-    Mlperf,
-}
-
 /// The update that is timed; a learning rate that leaves random weights finite for hours.
 pub fn update() -> Update {
     Update { rule: Rule::default(), lr: 1e-5, clip: 1.0, stochastic: None }
-}
-
-/// Lengths of sequences of up to `longest` tokens that are `tokens` together; the last is cut.
-pub fn lengths(kind: Lengths, longest: usize, tokens: usize) -> Vec<usize> {
-    let philox = Philox::new(1);
-    // A quarter at 512 and the rest uniform on 1 to 336 have the mean 128 + 0.75 · 168.5 = 254.4.
-    let shorter = (longest * 336).div_ceil(512).max(1);
-    let draw = |i: u64| match (kind, philox.block(Stream::Sample, 4, i)) {
-        (Lengths::Fixed, _) => longest,
-        (Lengths::Mlperf, [word, ..]) if word % 4 == 0 => longest,
-        (Lengths::Mlperf, [_, word, ..]) => 1 + below(word, shorter as u32) as usize,
-    };
-    let (mut lengths, mut left) = (Vec::new(), tokens);
-    while left > 0 {
-        let len = draw(lengths.len() as u64).clamp(1, left);
-        lengths.push(len);
-        left -= len;
-    }
-    lengths
 }
 
 /// Random tokens in sequences of these lengths; all rows predicted, or a share `masked` of them.
@@ -75,16 +46,19 @@ pub fn masker(vocab: usize, tokens: usize, masking: Masking) -> Masker {
     Masker::new(Philox::new(2), masking, 0, vec![WORD_START; vocab], tokens)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_add_up_and_keep_their_mean() {
-        let found = lengths(Lengths::Mlperf, 512, 1 << 20);
-        assert_eq!(found.iter().sum::<usize>(), 1 << 20);
-        let mean = (1 << 20) as f64 / found.len() as f64;
-        assert!((mean - 254.5).abs() < 8.0, "{mean}");
-        assert_eq!(lengths(Lengths::Fixed, 48, 100), [48, 48, 4]);
-    }
+/// Batches as they come to a GPU: the same tokens with as large a share of rows still to be masked,
+/// and what masks them. All have as many tokens; those of which all rows are predicted stay.
+pub fn unmasked(arch: &Arch, batches: &[Batch]) -> (Vec<Batch>, Option<Masker>) {
+    let (tokens, rows) = (batches[0].ids.len(), &batches[0].rows);
+    let Some(rows) = rows else { return (batches.to_vec(), None) };
+    let rate = rows.len() as f32 / tokens as f32;
+    let masker = masker(arch.vocab, tokens, Masking { rate, ..Masking::default() });
+    let to_mask = ToMask { start: 0, countable: tokens, rows: masker.capacity() };
+    let unmask = |batch: &Batch| Batch {
+        rows: None,
+        targets: Vec::new(),
+        to_mask: Some(to_mask),
+        ..batch.clone()
+    };
+    (batches.iter().map(unmask).collect(), Some(masker))
 }

@@ -1,13 +1,14 @@
 //! What this device can do at most, measured in the same run: bytes by a copy, operations by a
-//! large product of our own kernels.
+//! large product, of cuBLASLt where it is found and else of our own kernels; the report says which.
 //!
-//! The second is a ceiling of these kernels, not of the chip: shares of it say how far a shape
+//! Our own product is a ceiling of these kernels, not of the chip: shares of it say how far a shape
 //! falls behind the best shape. The data-sheet peak of a GPU that `plan` knows stands beside it.
 
 use serde::{Deserialize, Serialize};
 
 use super::call::{Arena, Call};
 use super::measure::{self, Bench};
+use super::peer;
 use super::prepare::Ready;
 use super::timing::{self, Timing};
 use crate::device::gpu::driver::Result;
@@ -26,6 +27,9 @@ pub struct Ceilings {
     pub flops_per_s: f64,
     /// Its shape.
     pub product: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub product_of: String,
 }
 
 impl Ceilings {
@@ -53,13 +57,25 @@ pub fn measure(bench: &Bench) -> Result<Ceilings> {
     let at = Arena::default().linear(&Linear { weight: Span::first(side * side), ..at });
     let product = Call::Linear { at, rows: side };
     let flops = measure::facts(&product).flops;
-    let timing = bench.time(&product)?;
+    let (seconds, product_of) = match by_library(bench, &product)? {
+        Some(seconds) => (seconds, "cuBLASLt"),
+        None => (bench.time(&product)?.seconds, "our own kernels"),
+    };
     Ok(Ceilings {
         bytes_per_s: 2.0 * bytes as f64 / copy.seconds,
         copied: bytes as f64,
-        flops_per_s: flops / timing.seconds,
+        flops_per_s: flops / seconds,
         product: product.shape(),
+        product_of: product_of.into(),
     })
+}
+
+/// What a product takes by cuBLASLt [s], where it is there.
+fn by_library(bench: &Bench, product: &Call) -> Result<Option<f64>> {
+    let (Some(blas), Some(product)) = (&bench.blas, peer::product(product)) else {
+        return Ok(None);
+    };
+    Ok(peer::time(bench, blas, &product)?.map(|peer| peer.seconds))
 }
 
 /// Copies one half of a tensor to the other.

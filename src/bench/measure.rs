@@ -1,11 +1,15 @@
 //! Times calls on a device: what `ops`, `gemm` and `attention` have in common.
 
+use std::rc::Rc;
+
 use super::call::Call;
 use super::ceilings::{Ceilings, floor};
+use super::peer;
 use super::prepare::{self, Ready, Source};
 use super::report::{Row, Skipped};
 use super::timing::{self, Timing};
 use crate::device::gpu::Gpu;
+use crate::device::gpu::cuda::blas::Blas;
 use crate::device::gpu::driver::{DriverError, Result};
 use crate::device::meter::{Meter, OpRecord};
 use crate::device::null::Null;
@@ -25,6 +29,8 @@ pub struct Bench<'a> {
     pub budget: f64,
     /// The device by its data sheet, if `plan` knows it.
     pub known: Option<&'static plan::Gpu>,
+    /// What products are compared with, if it is there.
+    pub blas: Option<Rc<Blas>>,
 }
 
 /// What a call is, before it is timed.
@@ -83,7 +89,12 @@ impl Bench<'_> {
             return Ok(Err(Skipped { op, shape, why }));
         }
         let timing = self.time(call)?;
-        Ok(Ok(self.account((op, shape, calls), timing, (facts.flops, facts.bytes), ceilings)))
+        let row = self.account((op, shape, calls), timing, (facts.flops, facts.bytes), ceilings);
+        let peer = match (&self.blas, peer::product(call)) {
+            (Some(blas), Some(product)) => peer::time(self, blas, &product)?,
+            _ => None,
+        };
+        Ok(Ok(Row { peer, ..row }))
     }
 
     /// A row of what was timed: rates, and shares of what is possible.
@@ -103,7 +114,7 @@ impl Bench<'_> {
     }
 
     /// Memory for tensors [bytes].
-    fn room(&self) -> Result<u64> {
+    pub(super) fn room(&self) -> Result<u64> {
         Ok(self.gpu.driver().free_memory()?.saturating_sub(if self.emulated { 0 } else { SPARE }))
     }
 }

@@ -4,15 +4,18 @@
 //! while a step runs, and each distinct [`call`] is then made ready with random data and timed
 //! alone ([`timing`]). Operations and bytes are what the ops' own `cost` functions say, by way of
 //! [`Meter`](crate::device::meter::Meter), so no second description of the model exists here.
-//! Rates are told as shares of two ceilings measured in the same run ([`ceilings`]).
+//! Rates are told as shares of two ceilings measured in the same run ([`ceilings`]), and products
+//! beside those of cuBLASLt, where it is found ([`peer`]).
 
 pub mod batches;
 pub mod call;
 pub mod ceilings;
 pub mod compare;
+pub mod lengths;
 pub mod measure;
 pub mod nvml;
 pub mod page;
+pub mod peer;
 pub mod prepare;
 pub mod recorder;
 pub mod report;

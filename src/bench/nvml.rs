@@ -78,8 +78,13 @@ impl Nvml {
                 .number(b"nvmlDeviceGetEnforcedPowerLimit")
                 .map(|mw| f64::from(mw) / 1e3),
             temperature: self.number_of(b"nvmlDeviceGetTemperature", TEMPERATURE_GPU),
-            throttled: self.reasons().map(words),
+            throttled: self.long_number(b"nvmlDeviceGetCurrentClocksThrottleReasons").map(words),
         }
+    }
+
+    /// What the GPU has taken since its driver was loaded [J].
+    pub fn energy(&self) -> Option<f64> {
+        self.long_number(b"nvmlDeviceGetTotalEnergyConsumption").map(|mj| mj as f64 / 1e3)
     }
 
     /// What a function of the device alone answers.
@@ -110,19 +115,18 @@ impl Nvml {
         (answer == 0).then_some(value)
     }
 
-    fn reasons(&self) -> Option<u64> {
-        let mut bits: c_ulonglong = 0;
-        // SAFETY: the function has this type in nvml.h.
+    /// The same, of 64 bits.
+    fn long_number(&self, function: &[u8]) -> Option<u64> {
+        let mut value: c_ulonglong = 0;
+        // SAFETY: the functions asked for so have this type in nvml.h.
         let answer = unsafe {
             let ask = self
                 .library
-                .get::<unsafe extern "C" fn(Device, *mut c_ulonglong) -> c_int>(
-                    b"nvmlDeviceGetCurrentClocksThrottleReasons",
-                )
+                .get::<unsafe extern "C" fn(Device, *mut c_ulonglong) -> c_int>(function)
                 .ok()?;
-            ask(self.device, &mut bits)
+            ask(self.device, &mut value)
         };
-        (answer == 0).then_some(bits)
+        (answer == 0).then_some(value)
     }
 }
 

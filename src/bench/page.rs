@@ -58,30 +58,40 @@ fn header(report: &Report) -> String {
     let mut out = format!(
         "<header><p class='kicker'>warpwright {} bench</p>\n<h1>{} <span class='chip'>{}</span>\
          </h1>\n<p class='facts'><span>{}</span> <span>copy {} B/s</span> <span>product {} FLOP/s\
-         </span></p>{emulated}</header>\n",
+         , by {}</span></p>{emulated}</header>\n",
         escape(&report.version),
         escape(&device.name),
         escape(&report.kind),
         escape(&report.what),
         count(ceilings.bytes_per_s),
         count(ceilings.flops_per_s),
+        escape(&ceilings.product_of),
     );
     if let Some(step) = &report.step {
+        let idle = format!("in no op: {:.1}% of the step", 100.0 * step.idle_share);
         let tiles = [
             ("A step", format!("{} ms", figure(1e3 * step.seconds)), "median".to_string()),
             ("Tokens a second", count(step.tokens_per_s), "all real".into()),
             ("Sequences a second", figure(step.sequences_per_s), String::new()),
             ("MFU", format!("{:.1}%", 100.0 * step.mfu), format!("of {} FLOP/s", count(step.peak))),
-            ("Idle", format!("{} ms", figure(1e3 * step.idle)), "in no op".into()),
+            ("Idle", format!("{} ms", figure(1e3 * step.idle)), idle),
             ("Floor", format!("{} ms", figure(1e3 * step.floor)), "of its ops".into()),
         ];
-        let tiles = tiles.map(|(label, value, more)| {
+        let predicted = step.predicted.as_ref().map(|plan| {
+            let times =
+                format!("{} plan; took {:.2} times it", plan.gpu, step.seconds / plan.seconds);
+            ("Predicted", format!("{} ms", figure(1e3 * plan.seconds)), times)
+        });
+        let energy = step.energy.map(|energy| {
+            ("Energy", format!("{} mJ", figure(1e3 * energy.per_token)), "a token".into())
+        });
+        let tiles = tiles.into_iter().chain(predicted).chain(energy).map(|(label, value, more)| {
             format!(
                 "<div class='tile'><p class='label'>{label}</p><p class='value'>{value}</p>\
                  <p class='more'>{more}</p></div>\n"
             )
         });
-        let _ = write!(out, "<section class='tiles'>\n{}</section>\n", tiles.concat());
+        let _ = write!(out, "<section class='tiles'>\n{}</section>\n", tiles.collect::<String>());
     }
     out
 }
@@ -198,8 +208,11 @@ fn time_line(step: &StepFacts) -> String {
 
 fn table(report: &Report) -> String {
     const HEADS: [&str; 7] = ["calls", "µs", "TFLOP/s", "TB/s", "bound", "of ceiling", "of floor"];
+    let peers = report.peers();
+    let mut heads = HEADS.to_vec();
+    heads.extend(peers.iter().flat_map(|_| ["cuBLASLt µs", "cuBLASLt / ours"]));
     let row = |row: &Row| {
-        let cells = [
+        let mut cells = vec![
             row.calls.to_string(),
             figure(1e6 * row.seconds),
             figure(row.flops_per_s / 1e12),
@@ -208,16 +221,24 @@ fn table(report: &Report) -> String {
             format!("{:.1}%", 100.0 * row.of_ceiling),
             format!("{:.1}%", 100.0 * row.of_floor),
         ];
-        let cells = HEADS.iter().zip(cells);
+        let peer = row.peer.as_ref().zip(row.ratio());
+        cells.extend(
+            peer.iter()
+                .flat_map(|(peer, ratio)| [figure(1e6 * peer.seconds), format!("{ratio:.2}")]),
+        );
+        cells.resize(heads.len(), String::new());
+        let cells = heads.iter().zip(cells);
         let cells = cells.map(|(head, cell)| format!("<td data-label='{head}'>{cell}</td>"));
         let (op, shape) = (escape(&row.op), escape(&row.shape));
         let cells: String = cells.collect();
         format!("<tr><th scope='row'>{op} <small>{shape}</small></th>{cells}</tr>\n")
     };
     let rows: String = report.rows.iter().map(row).collect();
-    let heads = HEADS.map(|head| format!("<th scope='col'>{head}</th>")).concat();
+    let columns = heads.iter().map(|head| format!("<th scope='col'>{head}</th>"));
+    let heads: String = columns.collect();
+    let said = peers.map_or(String::new(), |said| format!(" <small>cuBLASLt {said}</small>"));
     format!(
-        "<section><h2>Rows</h2>\n<div class='card scroll'><table class='ops'><thead><tr>\
+        "<section><h2>Rows{said}</h2>\n<div class='card scroll'><table class='ops'><thead><tr>\
          <th scope='col'>Op</th>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\
          </section>\n"
     )

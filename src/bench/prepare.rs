@@ -7,6 +7,7 @@
 use super::batches;
 use super::call::{Arena, Call};
 use crate::data::IGNORE;
+use crate::device::gpu::cuda::blas::{Kind, Operands, Out, Product};
 use crate::device::gpu::{Gpu, Tensor};
 use crate::device::meter::Meter;
 use crate::device::null::Null;
@@ -397,6 +398,19 @@ impl<'a, D: Fill> Source<'a, D> {
             }
             _ => unreachable!("sorted by `ready`"),
         }
+    }
+}
+
+impl Source<'_, Gpu> {
+    /// The operands of a bare product.
+    pub fn operands(&self, product: &Product) -> Operands {
+        let [a, b, out] = product.lens();
+        // The first is a weight, but for the gradient of one.
+        let (a, out) = match product.kind {
+            Kind::Dw => (self.x(a), Out::Acc(self.acc(out))),
+            _ => (self.weights(a), Out::X(self.x(out))),
+        };
+        Operands { a, b: self.x(b), out }
     }
 }
 

@@ -33,17 +33,18 @@ struct Recorder {
     calls: RefCell<Vec<(Call, u64)>>,
 }
 
-/// Every distinct call of a step over one such batch, and how often the step makes it.
+/// Every distinct call of a step over one such batch, masked on the device if at all, and how often
+/// the step makes it.
 ///
 /// # Errors
 /// If `arch` cannot be.
 pub fn calls(arch: &Arch, batch: &Batch) -> Result<Vec<(Call, u64)>, ArchError> {
     let dev = Recorder { null: Null::gpu(), calls: RefCell::default() };
-    let capacity = Capacity::of(batch, arch.pair);
-    let mut trainer = Trainer::new(&dev, arch, capacity, 1, None, batches::DECAY)?;
+    let (batch, masker) = batches::unmasked(arch, std::slice::from_ref(batch));
+    let capacity = Capacity::of(&batch[0], arch.pair);
+    let mut trainer = Trainer::new(&dev, arch, capacity, 1, masker.as_ref(), batches::DECAY)?;
     let update = Update { rule: Rule::default(), ..batches::update() };
-    let batch = std::slice::from_ref(batch);
-    trainer.step(&dev, batch, StepKey { seed: 1, step: 0 }, &update);
+    trainer.step(&dev, &batch, StepKey { seed: 1, step: 0 }, &update);
     Ok(dev.calls.into_inner())
 }
 

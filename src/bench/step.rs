@@ -1,7 +1,7 @@
 //! Whole optimizer steps: how long one takes, where its time goes, and what it could be.
 //!
-//! Steps are timed twice: as they run in training, on the host's clock, each until its outcome is
-//! read; and again with marks around every op, which cost time of their own, for where the time
+//! Steps are timed twice: as they run in training, on the host's clock, from one outcome to the
+//! next while the next step is already on its way; and again with marks around every op, which cost time of their own, for where the time
 //! goes. What of a step's time no op accounts for is idle.
 //!
 //! MFU = model FLOPs a step / time / peak, with model FLOPs as `plan` defines them.
@@ -13,7 +13,8 @@ use anyhow::{Result, bail};
 use super::batches::{self, DECAY};
 use super::ceilings::Ceilings;
 use super::measure::Bench;
-use super::report::{Row, StepFacts};
+use super::nvml::Nvml;
+use super::report::{Energy, Predicted, Row, StepFacts};
 use super::timing::Timing;
 use crate::data::Batch;
 use crate::device::gpu::Gpu;
@@ -22,8 +23,8 @@ use crate::device::meter::{Clock, Meter, OpRecord};
 use crate::device::{Class, Device, Memory};
 use crate::model::arch::Arch;
 use crate::model::batch::Capacity;
-use crate::plan::{self, Plan};
-use crate::train::step::{StepKey, Trainer};
+use crate::plan::{self, GpuPlan, Plan};
+use crate::train::step::{Pending, StepKey, Trainer};
 
 /// Steps before the first that counts.
 const WARM_UP: u64 = 2;
@@ -51,6 +52,8 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// The row's shape, in words.
     pub shape: String,
+    /// Who tells of energy.
+    pub nvml: Option<&'a Nvml>,
 }
 
 /// Times steps: the step's row, then one an op, the longest first.
@@ -61,7 +64,8 @@ pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row
     let gpu = bench.gpu;
     let workspace = job.plan.memory.get(&Class::Workspace).copied().unwrap_or(0);
     gpu.reserve(workspace as usize);
-    let seconds = whole(bench, job)?;
+    let (seconds, joules) = whole(bench, job)?;
+    let (steps, over) = (seconds.len() as f64, seconds.iter().sum());
     let timing = Timing::of(seconds);
     let (records, sequence) = by_op(gpu, job)?;
     let sum = |of: fn(&OpRecord) -> f64| -> f64 { records[0].iter().map(of).sum() };
@@ -75,27 +79,30 @@ pub fn measure(bench: &Bench, job: &Job, ceilings: &Ceilings) -> Result<(Vec<Row
     let figures = (ceiling, floor, step.bound.as_str());
     let step = Row::new((step.op, step.shape, 1), timing, (flops, bytes), figures);
     let facts = facts(bench, job, ceilings, &step, total(|r| r.seconds));
-    let facts = StepFacts { sequence, ..facts };
+    let per_token = |joules| joules / steps / facts.tokens as f64;
+    let energy = joules.map(|joules| Energy { per_token: per_token(joules), over });
+    let facts = StepFacts { sequence, energy, ..facts };
     Ok(([vec![step], ops].concat(), facts))
 }
 
-/// Seconds of each step, as in training.
-fn whole(bench: &Bench, job: &Job) -> Result<Vec<f64>> {
+/// Seconds of each step, as in training, and what they took together [J].
+fn whole(bench: &Bench, job: &Job) -> Result<(Vec<f64>, Option<f64>)> {
     let mut steps = Steps::new(bench.gpu, job)?;
     for _ in 0..WARM_UP {
-        steps.take(bench.gpu, job.micros)?;
+        steps.take(bench.gpu)?;
     }
-    let began = Instant::now();
+    let joules = || job.nvml.and_then(Nvml::energy);
+    let (began, before) = (Instant::now(), joules());
     let mut seconds = Vec::new();
     let enough = |count: u64| {
         count >= STEPS.1 || (count >= STEPS.0 && began.elapsed().as_secs_f64() >= bench.budget)
     };
     while !enough(seconds.len() as u64) {
         let since = Instant::now();
-        steps.take(bench.gpu, job.micros)?;
+        steps.take(bench.gpu)?;
         seconds.push(since.elapsed().as_secs_f64());
     }
-    Ok(seconds)
+    Ok((seconds, joules().zip(before).map(|(after, before)| after - before)))
 }
 
 /// Ops in the order of their calls, and the seconds of each call.
@@ -105,36 +112,41 @@ type Sequence = Vec<(&'static str, f64)>;
 fn by_op(gpu: &Gpu, job: &Job) -> Result<(Vec<Vec<OpRecord>>, Sequence)> {
     let dev = Meter::by_clock(gpu.clone(), Box::new(gpu.clone()));
     let mut steps = Steps::new(&dev, job)?;
-    steps.take(&dev, job.micros)?;
+    steps.take(&dev)?;
     let mut records = Vec::new();
     for _ in 0..MARKED {
         dev.reset();
-        steps.take(&dev, job.micros)?;
+        steps.take(&dev)?;
         records.push(dev.by_size());
     }
     Ok((records, dev.sequence()))
 }
 
-/// A trainer, and the step that it is at.
+/// A trainer with its batches, and the step that it is at.
 struct Steps<D: Device> {
     trainer: Trainer<D>,
+    micros: Vec<Batch>,
     step: u64,
+    /// What comes of the last.
+    pending: Option<Pending>,
 }
 
 impl<D: Device> Steps<D> {
     fn new(dev: &D, job: &Job) -> Result<Self> {
-        let capacity = capacity(job.arch, job.micros);
-        let mut trainer = Trainer::new(dev, job.arch, capacity, job.micros.len(), None, DECAY)?;
+        let (micros, masker) = batches::unmasked(job.arch, job.micros);
+        let (capacity, passes) = (capacity(job.arch, &micros), micros.len());
+        let mut trainer = Trainer::new(dev, job.arch, capacity, passes, masker.as_ref(), DECAY)?;
         trainer.initialise(dev, 1);
-        Ok(Steps { trainer, step: 0 })
+        Ok(Steps { trainer, micros, step: 0, pending: None })
     }
 
-    /// One step, to its end.
-    fn take(&mut self, dev: &D, micros: &[Batch]) -> Result<()> {
+    /// Starts a step, and waits for the end of the one before.
+    fn take(&mut self, dev: &D) -> Result<()> {
         let key = StepKey { seed: 1, step: self.step };
-        self.trainer.step(dev, micros, key, &batches::update());
-        let outcome = self.trainer.outcome();
+        self.trainer.step(dev, &self.micros, key, &batches::update());
         self.step += 1;
+        let Some(before) = self.pending.replace(self.trainer.pending()) else { return Ok(()) };
+        let outcome = before.outcome();
         if let Some(fault) = dev.fault() {
             bail!("{fault}");
         }
@@ -198,6 +210,24 @@ fn ops(bench: &Bench, steps: &[Vec<OpRecord>], ceilings: &Ceilings) -> Vec<Row> 
     rows
 }
 
+/// Of a pass's sequences, where they differ.
+fn lengths(batch: &Batch) -> Vec<usize> {
+    let ends = batch.cu_seqlens.windows(2);
+    let lengths: Vec<usize> = ends.map(|ends| (ends[1] - ends[0]) as usize).collect();
+    if lengths.iter().all(|len| *len == lengths[0]) { Vec::new() } else { lengths }
+}
+
+/// What a plan says of a GPU.
+fn predicted(plan: &GpuPlan) -> Predicted {
+    let GpuPlan { gpu, floor, .. } = plan;
+    Predicted {
+        gpu: gpu.name.into(),
+        seconds: *floor,
+        flops_per_s: gpu.flops,
+        bytes_per_s: gpu.bandwidth,
+    }
+}
+
 fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64) -> StepFacts {
     let count = |of: fn(&Batch) -> usize| job.micros.iter().map(of).sum::<usize>();
     let (tokens, sequences) = (count(|b| b.ids.len()), count(Batch::sequences));
@@ -207,10 +237,12 @@ fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64)
         None => (ceilings.flops_per_s, "the product measured above".into()),
     };
     let seconds = step.seconds;
+    let idle = (seconds - in_ops).max(0.0);
     let memory = job.plan.memory.iter();
     StepFacts {
         tokens,
         sequences,
+        lengths: job.micros.first().map_or(Vec::new(), lengths),
         labelled: count(Batch::labelled),
         seconds,
         tokens_per_s: tokens as f64 / seconds,
@@ -221,8 +253,11 @@ fn facts(bench: &Bench, job: &Job, ceilings: &Ceilings, step: &Row, in_ops: f64)
         mfu: model_flops / seconds / peak,
         memory: memory.map(|(class, bytes)| (class.label().into(), *bytes)).collect(),
         in_ops,
-        idle: (seconds - in_ops).max(0.0),
+        idle,
+        idle_share: idle / seconds,
         floor: step.floor,
+        predicted: job.plan.gpus.first().map(predicted),
+        energy: None,
         sequence: Vec::new(),
     }
 }

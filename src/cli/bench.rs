@@ -1,27 +1,30 @@
 //! `warpwright bench`: what a device does with these kernels, and how two devices compare.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
 use super::say;
-use crate::bench::batches::{self, Lengths};
+use crate::bench::batches;
 use crate::bench::call::Call;
 use crate::bench::ceilings;
 use crate::bench::compare;
+use crate::bench::lengths::Lengths;
 use crate::bench::measure::Bench;
 use crate::bench::nvml::Nvml;
-use crate::bench::report::{self, DeviceFacts, Readings, Report, StepFacts};
+use crate::bench::report::{self, DeviceFacts, Readings, Report};
 use crate::bench::{page, recorder, step, sweep};
 use crate::config::{Config, Overrides};
 use crate::data::Batch;
 use crate::device::Format;
+use crate::device::gpu::cuda::blas::{self, Blas};
 use crate::device::gpu::cuda::probe;
 use crate::device::gpu::{self, Gpu, Kernels, Place};
 use crate::model::arch::Arch;
 use crate::model::families::preset;
 use crate::plan::{self, PlanInput, Room, gpus, kernels};
-use crate::telemetry::format::{commas, count};
+use crate::telemetry::format::commas;
 use crate::verify::{self, Request, Sizes};
 
 /// The models whose products `gemm` sweeps.
@@ -71,8 +74,10 @@ pub struct Model {
     /// Tokens a step [default: 65536; on the emulator, 128]
     #[arg(long, value_name = "TOKENS")]
     pub tokens: Option<usize>,
-    /// How long sequences are
-    #[arg(long, value_enum, default_value = "fixed")]
+    /// How long sequences are: fixed (all as long as --seq), mlperf (up to --seq, with the mean of
+    /// MLPerf's BERT data, 254.5 of 512), or a data set or token file whose documents' lengths are
+    /// drawn, cut at --seq
+    #[arg(long, value_name = "fixed|mlperf|PATH", default_value = "fixed")]
     pub lengths: Lengths,
 }
 
@@ -81,7 +86,9 @@ pub struct Model {
 /// Each kernel is first verified. Inputs are random, and copies of them are used in turn, so that
 /// none is in the L2 cache already. A row tells the median and spread (the quartiles' distance) of
 /// the device's time, and its share of two ceilings measured in the same run: of memory by a copy,
-/// of compute by a large product of our own kernels (no library's).
+/// of compute by a large product. Where the system's loader finds cuBLASLt (LD_LIBRARY_PATH counts)
+/// that product is cuBLASLt's, and every product has a peer: the bare product of its shape, by the
+/// fastest of cuBLASLt's algorithms. No library is used for anything else.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench ops --preset bert-base --seq 512 --json ops.json\n  \
@@ -99,7 +106,8 @@ pub struct OpsArgs {
 
 /// Time the matrix products of several models
 ///
-/// Forward, and both products of the backward, at every shape that a step of these models has.
+/// Forward, and both products of the backward, at every shape that a step of these models has; and
+/// beside each cuBLASLt's, where it is found (see `bench ops`).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench gemm --json gemm.json\n  \
@@ -143,12 +151,14 @@ pub struct AttentionArgs {
 
 /// Time whole optimizer steps on random tokens
 ///
-/// Tokens a second, model FLOPs utilisation (MFU), the device's time by op, what of a step is no
-/// op's, and beside it the step's floor, as `plan` has it. All tokens are real: nothing is padded.
+/// Tokens a second, model FLOPs utilisation (MFU), energy a token, the device's time by op, what of
+/// a step is no op's, and beside it what `plan` predicts for this GPU, if it knows it: the sum of
+/// the step's floors. All tokens are real: nothing is padded.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench step --preset gpt2 --seq 1024 --json step.json\n  \
     warpwright bench step --preset bert-large --seq 512 --lengths mlperf --budget 10\n  \
+    warpwright bench step --preset bert-base --seq 512 --lengths data/books\n  \
     warpwright bench step --device emulator --preset bert-tiny --tokens 64")]
 pub struct StepArgs {
     #[command(flatten)]
@@ -257,30 +267,29 @@ impl Wanted {
     }
 
     /// A pass.
-    fn batch(&self, lengths: Lengths) -> Batch {
+    fn batch(&self, lengths: &Lengths) -> Batch {
         let (context, micro) = (self.config.batch.context, self.config.micro());
-        batches::batch(&self.arch, &batches::lengths(lengths, context, micro), self.masked)
+        batches::batch(&self.arch, &lengths.draw(context, micro), self.masked)
     }
 
     /// `gpt2, 65536 of 1024`: tokens, in sequences of so many.
-    fn shape(&self, lengths: Lengths) -> String {
-        let up_to = if lengths == Lengths::Fixed { "" } else { "up to " };
+    fn shape(&self, lengths: &Lengths) -> String {
+        let up_to = if *lengths == Lengths::Fixed { "" } else { "up to " };
         let (context, tokens) = (self.config.batch.context, self.config.batch.tokens);
         format!("{}, {tokens} of {up_to}{context}", self.name)
     }
 
     /// `gpt2, sequences of 1024, 65,536 tokens a step`
-    fn words(&self, lengths: Lengths) -> String {
-        let up_to = if lengths == Lengths::Fixed { "" } else { "up to " };
+    fn words(&self, lengths: &Lengths) -> String {
         let (context, tokens) = (self.config.batch.context, self.config.batch.tokens);
-        let tokens = commas(tokens as u64);
-        format!("{}, sequences of {up_to}{context}, {tokens} tokens a step", self.name)
+        let (lengths, tokens) = (lengths.words(context), commas(tokens as u64));
+        format!("{}, {lengths}, {tokens} tokens a step", self.name)
     }
 }
 
 fn ops(args: &OpsArgs) -> Result<()> {
     let wanted = Wanted::from(&args.common, &args.model, None)?;
-    let lengths = args.model.lengths;
+    let lengths = &args.model.lengths;
     let mut calls = recorder::calls(&wanted.arch, &wanted.batch(lengths))?;
     if let Some(family) = &args.op {
         calls.retain(|(call, _)| call.family() == family);
@@ -299,7 +308,7 @@ fn gemm(args: &GemmArgs) -> Result<()> {
     let mut calls = Vec::new();
     for name in &names {
         let wanted = Wanted::of(common, Some(name), &[], (None, tokens, None))?;
-        let mut more = recorder::calls(&wanted.arch, &wanted.batch(Lengths::Fixed))?;
+        let mut more = recorder::calls(&wanted.arch, &wanted.batch(&Lengths::Fixed))?;
         let product = |call: &Call| !matches!(call, Call::ActBackward { .. });
         more.retain(|(call, _)| call.family() == "linear" && product(call));
         sweep::merge(&mut calls, more);
@@ -334,13 +343,14 @@ fn attention(args: &AttentionArgs) -> Result<()> {
 
 fn whole_step(args: &StepArgs) -> Result<()> {
     let wanted = Wanted::from(&args.common, &args.model, args.micro)?;
-    let lengths = args.model.lengths;
+    let lengths = &args.model.lengths;
     let passes = wanted.config.batch.tokens / wanted.config.micro();
     let micros = vec![wanted.batch(lengths); passes];
     let mut session = Session::open(&args.common)?;
     let properties = session.gpu.driver().properties().clone();
     let input = PlanInput {
-        capacity: Some(step::capacity(&wanted.arch, &micros)),
+        capacity: Some(step::capacity(&wanted.arch, &batches::unmasked(&wanted.arch, &micros).0)),
+        gpus: gpus::of(&properties).copied().into_iter().collect(),
         kernels: Some(properties),
         ..PlanInput::of(&wanted.config, Format::BF16, Format::F32)
     };
@@ -351,48 +361,16 @@ fn whole_step(args: &StepArgs) -> Result<()> {
     let families = verify::families().filter(|name| *name != "mask").collect::<Vec<_>>();
     session.start("step", wanted.words(lengths), &families)?;
     let shape = wanted.shape(lengths);
-    let job = step::Job { arch: &wanted.arch, micros: &micros, plan: &plan, shape };
+    let nvml = session.nvml.as_ref();
+    let job = step::Job { arch: &wanted.arch, micros: &micros, plan: &plan, shape, nvml };
     let (rows, facts) = step::measure(&session.bench(), &job, &session.report.ceilings)?;
     for row in &rows {
         say(row.line())?;
     }
     session.report.rows = rows;
-    tell(&facts)?;
+    say(format_args!("\n{}", facts.told()))?;
     session.report.step = Some(facts);
     session.finish()
-}
-
-/// What a step came to, for people.
-fn tell(facts: &StepFacts) -> Result<()> {
-    let ms = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
-    let memory =
-        facts.memory.iter().map(|(class, bytes)| format!("{class} {}", plan::size(*bytes)));
-    say(format_args!(
-        "\na step     {}: {} tokens/s, {:.2} sequences/s ({} tokens, {} sequences, all real)",
-        ms(facts.seconds),
-        count(facts.tokens_per_s),
-        facts.sequences_per_s,
-        commas(facts.tokens as u64),
-        commas(facts.sequences as u64),
-    ))?;
-    say(format_args!(
-        "MFU        {:.2}% = {} model FLOPs / {} / {} FLOP/s ({})",
-        100.0 * facts.mfu,
-        count(facts.model_flops),
-        ms(facts.seconds),
-        count(facts.peak),
-        facts.peak_of,
-    ))?;
-    say("           model FLOPs: 6 Σ rows · n_in · n_out (all weights) + 12 C Σ attended pairs")?;
-    say(format_args!(
-        "time       {} in ops, {} idle; floor {} ({:.1}% of it reached)",
-        ms(facts.in_ops),
-        ms(facts.idle),
-        ms(facts.floor),
-        100.0 * facts.floor / facts.seconds,
-    ))?;
-    say(format_args!("memory     {}", memory.collect::<Vec<_>>().join(", ")))?;
-    Ok(())
 }
 
 fn side_by_side(args: &CompareArgs) -> Result<()> {
@@ -416,16 +394,23 @@ fn side_by_side(args: &CompareArgs) -> Result<()> {
 struct Session<'a> {
     common: &'a Common,
     gpu: Gpu,
+    blas: Option<Rc<Blas>>,
     nvml: Option<Nvml>,
     report: Report,
 }
 
 impl Session<'_> {
     fn open(common: &Common) -> Result<Session<'_>> {
-        let gpu = gpu::open(common.device, Kernels::Fast).map_err(|why| match common.device {
-            Place::Cuda => anyhow::anyhow!("{why}; or try it out with --device emulator"),
-            Place::Emulator => why.into(),
-        })?;
+        let (gpu, blas) = match common.device {
+            Place::Emulator => (gpu::open(Place::Emulator, Kernels::Fast)?, None),
+            Place::Cuda => {
+                let opened = blas::open(Kernels::Fast);
+                let (gpu, blas) = opened.map_err(|why| {
+                    anyhow::anyhow!("{why}; or try it out with --device emulator")
+                })?;
+                (gpu, Some(blas))
+            }
+        };
         let first = match common.device {
             Place::Cuda => probe::devices().ok().and_then(|all| all.into_iter().next()),
             Place::Emulator => None,
@@ -442,7 +427,14 @@ impl Session<'_> {
             l2: l2.into(),
             known: gpus::of(properties).map(|gpu| gpu.name.into()),
         };
-        Ok(Session { common, gpu, nvml, report: Report::of(device) })
+        let mut report = Report::of(device);
+        report.cublaslt = match &blas {
+            None => String::new(),
+            Some(Ok(blas)) => blas.version(),
+            Some(Err(why)) => format!("none to compare with: {why}"),
+        };
+        let blas = blas.and_then(std::result::Result::ok).map(Rc::new);
+        Ok(Session { common, gpu, blas, nvml, report })
     }
 
     fn bench(&self) -> Bench<'_> {
@@ -452,6 +444,7 @@ impl Session<'_> {
             l2: self.report.device.l2,
             budget: self.common.budget,
             known: gpus::of(self.gpu.driver().properties()),
+            blas: self.blas.clone(),
         }
     }
 
@@ -465,7 +458,7 @@ impl Session<'_> {
         self.report.readings.before = self.nvml.as_ref().map(Nvml::read);
         self.report.ceilings = ceilings::measure(&self.bench())?;
         say(self.report.preamble())?;
-        Ok(say(format_args!("\n{}", report::heading()))?)
+        Ok(say(format_args!("\n{}", report::heading(self.blas.is_some() && kind != "step")))?)
     }
 
     /// Refuses to measure what computes something else.

@@ -228,7 +228,9 @@ impl Dataset {
     /// the tokens themselves are checked by [`Self::verify`].
     pub fn open(path: &Path, eot: Option<u32>) -> Result<Self, DatasetError> {
         let (train, heldout) = split_files(path)?;
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        // The parent of a bare file name is an empty path.
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        let folder = if path.is_dir() { path } else { parent.unwrap_or(Path::new(".")) };
         let tokenizer = match Tokenizer::load(folder) {
             Ok(tokenizer) => Some(tokenizer),
             Err(TokenizerError::NotFound(_)) => None,

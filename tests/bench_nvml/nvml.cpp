@@ -30,6 +30,10 @@ API nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) {
     return tell(device, milliwatts, 699500);
 }
 API nvmlDeviceGetEnforcedPowerLimit(void*, unsigned*) { return NOT_SUPPORTED; }
+API nvmlDeviceGetTotalEnergyConsumption(void* device, unsigned long long* millijoules) {
+    if (device != &gpu) return INVALID_ARGUMENT;
+    return *millijoules = 5000000123456, SUCCESS;
+}
 API nvmlDeviceGetCurrentClocksThrottleReasons(void* device, unsigned long long* reasons) {
     if (device != &gpu) return INVALID_ARGUMENT;
     return *reasons = 0x5, SUCCESS;

@@ -381,3 +381,16 @@ API cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* base, const
     auto* encode = emulator<decltype(emu_tensor_map)>("emu_tensor_map");
     return encode(map, bytes, rank, base, dims, strides, box, width) ? INVALID_VALUE : SUCCESS;
 }
+
+// ------------------------------------------------------------------ for tests/cuda/blas.cpp
+
+extern "C" __attribute__((visibility("default"))) void fake_later(std::function<void()> work) {
+    give([work] { return work(), SUCCESS; });
+}
+extern "C" __attribute__((visibility("default"))) size_t fake_room(const void* address) {
+    auto above = memory.upper_bound(const_cast<void*>(address));
+    if (above == memory.begin()) return 0;
+    auto [start, bytes] = *--above;
+    size_t into = size_t((const char*)address - (const char*)start);
+    return into < bytes ? bytes - into : 0;
+}

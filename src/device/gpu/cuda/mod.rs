@@ -8,6 +8,7 @@
 //!
 //! Held to a driver made for tests (`tests/cuda`); unmeasured on a GPU.
 
+pub mod blas;
 mod graph;
 pub mod probe;
 mod staging;

@@ -1,0 +1,183 @@
+//! cuBLASLt as the program calls it, against `cuda/blas.cpp`: a library that knows matrices by
+//! columns, checks what it is told of them, and multiplies on the CPU.
+
+use std::rc::Rc;
+
+use super::{gpu, library, on_driver, on_libraries};
+use warpwright::bench::call::{Arena, Call};
+use warpwright::bench::measure::Bench;
+use warpwright::bench::{ceilings, peer};
+use warpwright::device::gpu::cuda::blas::{self, Blas, Kind, Operands, Out, Product};
+use warpwright::device::gpu::{Gpu, Kernels};
+use warpwright::device::{Buffer, Class, Memory};
+use warpwright::ops::Span;
+use warpwright::ops::linear::Linear;
+
+/// Runs `body` where the driver and the library are found.
+fn on_library(test: &str, body: fn()) -> Option<String> {
+    on_libraries(test, "", &|| Some(library("cuda-blas", "blas.cpp", "libcublasLt.so")), body)
+}
+
+fn opened() -> (Gpu, Blas) {
+    let (gpu, blas) = blas::beside(gpu(), Kernels::Fast);
+    (gpu, blas.unwrap())
+}
+
+/// Small whole numbers: bf16 holds them, and their sums here, exactly.
+fn numbers(len: usize, seed: usize) -> Vec<f64> {
+    (0..len).map(|i| ((i * 7 + seed + i / 5) % 9) as f64 - 4.0).collect()
+}
+
+/// out [rows, columns] = before + Σ over `inner`, by rows, as the ops define the products.
+fn by_hand(product: &Product, a: &[f64], b: &[f64], before: &[f64]) -> Vec<f64> {
+    let Product { kind, rows: n, n_in: i, n_out: o, add } = *product;
+    let mut out: Vec<f64> = before.iter().map(|v| if add { *v } else { 0.0 }).collect();
+    for r in 0..n {
+        for x in 0..i {
+            for y in 0..o {
+                match kind {
+                    // y[r, y] += W[y, x] x[r, x]
+                    Kind::Y => out[r * o + y] += a[y * i + x] * b[r * i + x],
+                    // dx[r, x] += W[y, x] dy[r, y]
+                    Kind::Dx => out[r * i + x] += a[y * i + x] * b[r * o + y],
+                    // dW[y, x] += x[r, x] dy[r, y]
+                    Kind::Dw => out[y * i + x] += a[r * i + x] * b[r * o + y],
+                }
+            }
+        }
+    }
+    out
+}
+
+/// What the library makes of `product`, and what it should.
+fn result(gpu: &Gpu, blas: &Blas, product: Product, way: usize) -> (Vec<f64>, Vec<f64>) {
+    let [a, b, out] = product.lens();
+    let values = [numbers(a, 1), numbers(b, 2), numbers(out, 3)];
+    let x = |values: &[f64]| {
+        let mut x = gpu.x(Class::Scratch, values.len());
+        x.write(0, values);
+        x
+    };
+    let to = match product.kind {
+        Kind::Dw => {
+            let mut acc = gpu.acc(Class::Scratch, out);
+            acc.write(0, &values[2]);
+            Out::Acc(acc)
+        }
+        _ => Out::X(x(&values[2])),
+    };
+    let mut operands = Operands { a: x(&values[0]), b: x(&values[1]), out: to };
+    let prepared = blas.prepare(&product).unwrap();
+    assert_eq!(prepared.ways(), 5, "those that fit");
+    blas.multiply(&prepared, way, &mut operands).unwrap();
+    let mut read = vec![0.0; out];
+    match &operands.out {
+        Out::X(x) => x.read(0, &mut read),
+        Out::Acc(acc) => acc.read(0, &mut read),
+    }
+    (read, by_hand(&product, &values[0], &values[1], &values[2]))
+}
+
+/// With three sides that differ, a matrix that is turned or strided wrongly cannot come out right.
+#[test]
+fn the_three_products_are_those_of_the_ops() {
+    let log = on_library("blas::the_three_products_are_those_of_the_ops", || {
+        let (gpu, blas) = opened();
+        assert_eq!(blas.version(), "13.4.1");
+        for kind in [Kind::Y, Kind::Dx, Kind::Dw] {
+            for add in [false, true] {
+                let product = Product { kind, rows: 24, n_in: 16, n_out: 40, add };
+                let (found, wanted) = result(&gpu, &blas, product, 0);
+                assert_eq!(found, wanted, "{product:?}");
+            }
+        }
+        assert_eq!(gpu.fault(), None);
+    });
+    let Some(log) = log else { return };
+    let calls: Vec<&str> = log.lines().filter(|line| line.starts_with("matmul")).collect();
+    let wanted = [
+        "matmul 16x40 ld 16 T, 16x24 ld 16 -> 40x24 ld 40 bf16 beta 0 takes 4",
+        "matmul 16x40 ld 16 T, 16x24 ld 16 -> 40x24 ld 40 bf16 beta 1 takes 4",
+        "matmul 16x40 ld 16, 40x24 ld 40 -> 16x24 ld 16 bf16 beta 0 takes 4",
+        "matmul 16x40 ld 16, 40x24 ld 40 -> 16x24 ld 16 bf16 beta 1 takes 4",
+        "matmul 16x24 ld 16, 40x24 ld 40 T -> 16x40 ld 16 f32 beta 0 takes 4",
+        "matmul 16x24 ld 16, 40x24 ld 40 T -> 16x40 ld 16 f32 beta 1 takes 4",
+    ];
+    assert_eq!(calls, wanted);
+    assert!(!log.contains("left"), "{log}");
+}
+
+fn linear(n_in: usize, n_out: usize) -> Linear {
+    let weight = Span::first(n_in * n_out);
+    Arena::default().linear(&Linear { weight, bias: None, n_in, n_out })
+}
+
+/// A row of a bench has the time of the fastest algorithm, past those that refuse.
+#[test]
+fn the_fastest_algorithm_is_the_peer() {
+    let log = on_library("blas::the_fastest_algorithm_is_the_peer", || {
+        let (gpu, blas) = opened();
+        let blas = Some(Rc::new(blas));
+        let bench = Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None, blas };
+        let ceilings = ceilings::measure(&bench).unwrap();
+        assert_eq!(ceilings.product_of, "cuBLASLt");
+        let flops = 2.0 * 128f64.powi(3) / 2e-3;
+        assert!((ceilings.flops_per_s / flops - 1.0).abs() < 1e-6, "{ceilings:?}");
+        let calls = [
+            Call::Linear { at: linear(16, 24), rows: 8 },
+            Call::LinearDx { at: linear(16, 24), rows: 8, into: warpwright::ops::Into::Add },
+            Call::LinearDw { at: linear(16, 24), rows: 8 },
+        ];
+        for call in &calls {
+            let row = bench.row(call, 1, &ceilings).unwrap().unwrap();
+            let peer = row.peer.as_ref().unwrap();
+            assert!((peer.seconds - 2e-3).abs() < 1e-9, "{row:?}");
+            assert_eq!(peer.algorithms, 5);
+            assert!((row.ratio().unwrap() - 2e-3 / row.seconds).abs() < 1e-9);
+        }
+        // Neither what the library refuses nor what is no product has a peer.
+        let odd = Call::Linear { at: linear(15, 24), rows: 8 };
+        for call in [odd, Call::ZeroX { len: 100 }] {
+            assert_eq!(bench.row(&call, 1, &ceilings).unwrap().unwrap().peer, None, "{call:?}");
+        }
+    });
+    let Some(log) = log else { return };
+    // Five and more of each way, and the last round by the fastest again.
+    let calls: Vec<&str> = log.lines().filter(|line| line.starts_with("matmul")).collect();
+    for takes in ["takes 4", "takes 7", "takes -2", "takes 2", "takes 3"] {
+        assert!(calls.iter().filter(|call| call.ends_with(takes)).count() > 5, "{takes}");
+    }
+    assert!(calls[calls.len() - 1].ends_with("takes 2"));
+    assert!(log.ends_with("released\n") && !log.contains("left"), "{log}");
+}
+
+#[test]
+fn calls_that_multiply_have_a_product() {
+    let at = linear(16, 24);
+    let of = |call: &Call| peer::product(call).map(|p| (p.kind, p.add, p.rows, p.n_in, p.n_out));
+    let (rows, activation) = (8, warpwright::ops::activation::Activation::Gelu);
+    let set = warpwright::ops::Into::Set;
+    assert_eq!(of(&Call::Linear { at, rows }), Some((Kind::Y, false, 8, 16, 24)));
+    assert_eq!(of(&Call::LinearAct { at, rows, activation }), Some((Kind::Y, false, 8, 16, 24)));
+    let dx = Call::LinearDx { at, rows, into: set };
+    assert_eq!(of(&dx), Some((Kind::Dx, false, 8, 16, 24)));
+    assert_eq!(of(&Call::LinearDw { at, rows }), Some((Kind::Dw, true, 8, 16, 24)));
+    assert_eq!(of(&Call::ActBackward { activation, len: 8 }), None);
+}
+
+#[test]
+fn without_the_library_a_line_says_so() {
+    // SAFETY: as the program itself looks for it.
+    if unsafe { libloading::Library::new("libcublasLt.so.13") }.is_ok() {
+        eprintln!("there is a cuBLASLt here");
+        return;
+    }
+    on_driver("blas::without_the_library_a_line_says_so", "", || {
+        let (gpu, blas) = blas::beside(gpu(), Kernels::Fast);
+        let why = blas.unwrap_err().0;
+        assert!(why.contains("LD_LIBRARY_PATH") && !why.contains('\n'), "{why}");
+        let bench =
+            Bench { gpu: &gpu, emulated: true, l2: 0, budget: 0.0, known: None, blas: None };
+        assert_eq!(ceilings::measure(&bench).unwrap().product_of, "our own kernels");
+    });
+}
