@@ -18,9 +18,8 @@ use super::report::{Energy, Predicted, Row, StepFacts};
 use super::timing::Timing;
 use crate::data::Batch;
 use crate::device::gpu::Gpu;
-use crate::device::gpu::driver::Mark;
-use crate::device::meter::{Clock, Meter, OpRecord};
-use crate::device::{Class, Device, Memory};
+use crate::device::meter::{Meter, OpRecord};
+use crate::device::{Class, Device};
 use crate::model::arch::Arch;
 use crate::model::batch::Capacity;
 use crate::plan::{self, GpuPlan, Plan};
@@ -32,16 +31,6 @@ const WARM_UP: u64 = 2;
 const STEPS: (u64, u64) = (3, 1000);
 /// Steps that are timed op by op.
 const MARKED: u64 = 3;
-
-impl Clock for Gpu {
-    fn mark(&self) -> Option<Mark> {
-        self.driver().mark().ok().filter(|_| self.fault().is_none())
-    }
-
-    fn seconds(&self, from: Mark, to: Mark) -> f64 {
-        self.driver().elapsed(from, to).unwrap_or(f64::NAN)
-    }
-}
 
 /// What to time.
 pub struct Job<'a> {

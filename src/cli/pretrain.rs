@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{Write, stderr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -99,10 +100,12 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Trains, or goes on training.
 pub fn run(args: PretrainArgs) -> Result<()> {
+    let launched = Instant::now();
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let causal = args.objective.as_deref() == Some("causal");
+    let mut found = None;
     let (resumed, config) = if args.resume {
         let default = if causal { "runs/causal" } else { "runs/masked" };
         let out = args.out.clone().unwrap_or_else(|| default.into());
@@ -110,11 +113,14 @@ pub fn run(args: PretrainArgs) -> Result<()> {
         (Some(folder), config)
     } else {
         let mut config = args.config()?;
-        config.settle(gpu::available)?;
+        config.settle(|| {
+            found = gpu::open(gpu::Place::Cuda, Kernels::Fast).ok();
+            found.is_some()
+        })?;
         (None, config)
     };
     // What cannot be is refused before the directory is touched and text is tokenized.
-    let gpu = open(&config)?;
+    let gpu = open(&config, found)?;
     let room = match &gpu {
         Some(gpu) if config.device == Where::Cuda => Room::gpu(gpu.driver().free_memory()?),
         _ => Room::host(),
@@ -127,11 +133,10 @@ pub fn run(args: PretrainArgs) -> Result<()> {
             RunFolder::create(&args.out.clone().unwrap_or_else(default), &config, args.force)?
         }
     };
-    let began = Instant::now();
     let data = Prepared::open(&config, &folder.data())?;
     data.notes.iter().for_each(|text| note(text));
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let job = Job { args: &args, config: &config, folder: &folder, data, room, began };
+    let job = Job { args: &args, config: &config, folder: &folder, data, room, launched };
     match (gpu, config.dtype()) {
         (Some(gpu), _) => job.train_on_gpu(gpu),
         (None, Dtype::F64) => job.train_on_cpu(Cpu::<f64>::new()),
@@ -140,14 +145,19 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     }
 }
 
-/// The GPU, or the emulator, that a run asks for, if its kernels take the model.
-fn open(config: &Config) -> Result<Option<Gpu>> {
+/// The GPU, or the emulator, that a run asks for, if its kernels take the model; `found` if it was
+/// opened before.
+fn open(config: &Config, found: Option<Gpu>) -> Result<Option<Gpu>> {
     let Some(place) = config.device.place() else { return Ok(None) };
     if let Err(why) = kernels::supports(&config.arch(None)?) {
         bail!("{why}; or train on the CPU, with --device cpu");
     }
-    Ok(Some(gpu::open(place, Kernels::Fast)?))
+    Ok(Some(found.map_or_else(|| gpu::open(place, Kernels::Fast), Ok)?))
 }
+
+/// Steps of a run on a GPU whose ops are timed: few, since each is then waited for, and not the
+/// first, which loads kernels.
+const METERED: Range<u64> = 1..4;
 
 struct Job<'a> {
     args: &'a PretrainArgs,
@@ -155,29 +165,29 @@ struct Job<'a> {
     folder: &'a RunFolder,
     data: Prepared,
     room: Room,
-    began: Instant,
+    launched: Instant,
 }
 
 impl Job<'_> {
     fn train_on_cpu<D: Device>(self, dev: D) -> Result<()> {
         self.show_plan(&dev, None)?;
-        self.train(dev)
+        self.train(Meter::new(dev))
     }
 
     /// With all memory taken before the first step.
     fn train_on_gpu(self, dev: Gpu) -> Result<()> {
         let plan = self.show_plan(&dev, Some(dev.driver().properties().clone()))?;
         dev.reserve(plan.memory[&Class::Workspace] as usize);
-        self.train(dev)
+        let clock = Box::new(dev.clone());
+        self.train(Meter::of_steps(dev, clock, METERED))
     }
 
     /// Trains. The plan comes before: what it refuses needs no batches.
-    fn train<D: Device>(mut self, dev: D) -> Result<()> {
+    fn train<D: Device>(mut self, dev: Meter<D>) -> Result<()> {
         if let Some(text) = self.data.hold_out(self.config)? {
             note(&text);
         }
         let (config, data) = (self.config, &self.data);
-        let dev = Meter::new(dev);
         let capacity = data.capacity(config.micro());
         // A processor has better to do: it would compute all rows that masking may pick at most.
         let masker = config.device.place().and_then(|_| data.loader.masker());
@@ -192,6 +202,7 @@ impl Job<'_> {
             self.folder.begin(config)?;
             Session::start(&dev, &run, trainer)?
         };
+        session.launched = Some(self.launched);
         if session.step() == 0 {
             session.telemetry.record(&Record::Run(self.facts(parameters)))?;
         }
@@ -246,7 +257,7 @@ impl Job<'_> {
     /// What was made, and what can be done with it.
     fn say_what_next(&self, end: &End, heldout: Option<f64>, report: &Path) {
         let run = self.folder.path.display();
-        let seconds = self.began.elapsed().as_secs_f64();
+        let seconds = self.launched.elapsed().as_secs_f64();
         if let End::Interrupted(step) = end {
             tell(format_args!("\nstopped after step {step}; to go on:"));
             tell(format_args!("  warpwright pretrain --resume --out {run}"));

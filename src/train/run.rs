@@ -70,6 +70,8 @@ pub struct Session<'a, D: Device> {
     pub telemetry: Telemetry,
     /// When the step that runs began.
     since: Instant,
+    /// When the program was launched; None once its first step is done.
+    pub launched: Option<Instant>,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     /// The step of the newest samples in the log.
@@ -141,6 +143,7 @@ impl<'a, D: Device> Session<'a, D> {
             running: None,
             telemetry,
             since: Instant::now(),
+            launched: None,
             saved,
             sampled: None,
         }
@@ -194,7 +197,7 @@ impl<'a, D: Device> Session<'a, D> {
             }
             self.note("interrupted".into())?;
         }
-        self.record_ops(self.progress.step - first)?;
+        self.record_ops(self.dev.measured(self.progress.step - first))?;
         Ok(end)
     }
 
@@ -237,6 +240,10 @@ impl<'a, D: Device> Session<'a, D> {
         self.count(&outcome);
         let record = self.train_record(&outcome, lr);
         self.telemetry.record(&Record::Train(record))?;
+        if let Some(launched) = self.launched.take() {
+            let seconds = launched.elapsed().as_secs_f64();
+            self.note(format!("{seconds:.2} s from launch to the end of the first step"))?;
+        }
         let (count, step) = (self.progress.skipped_in_a_row, self.progress.step);
         if count > 0 {
             self.note("loss or gradient not finite: the step changed nothing".into())?;

@@ -27,8 +27,9 @@ use clap::ValueEnum;
 use half::bf16;
 
 use crate::device::cpu::HostElement;
+use crate::device::meter::Clock;
 use crate::device::{Buffer, Class, Fetched, Format, Memory};
-use driver::{Address, Driver, DriverError, Fetch, Result};
+use driver::{Address, Driver, DriverError, Fetch, Mark, Result};
 use work::Work;
 
 /// Which kernels run.
@@ -408,5 +409,15 @@ impl Memory for Gpu {
 
     fn fault(&self) -> Option<String> {
         self.state.fault.borrow().clone()
+    }
+}
+
+impl Clock for Gpu {
+    fn mark(&self) -> Option<Mark> {
+        self.driver().mark().ok().filter(|_| self.fault().is_none())
+    }
+
+    fn seconds(&self, from: Mark, to: Mark) -> f64 {
+        self.driver().elapsed(from, to).unwrap_or(f64::NAN)
     }
 }
