@@ -3,6 +3,7 @@
 mod runs;
 mod support;
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use support::{batch, lively, shrunk};
@@ -235,6 +236,38 @@ fn a_run_of_bad_steps_is_reported_and_stops() {
     let notes = runs::records(&path, "note");
     assert_eq!(notes.len(), 3);
     assert!(notes[0]["text"].as_str().unwrap().contains("not finite"));
+}
+
+/// Too many tokens to be read before the first step: what is wrong with them stops the run.
+#[test]
+fn damage_that_is_found_late_stops_the_run() {
+    let lab = runs::Lab::new();
+    let text = format!("data.text=['{}']", lab.path("corpus.txt").display());
+    let set = runs::SMALL.map(String::from).into_iter();
+    let set = set.chain([text, "train.steps=100000".into()]).collect();
+    let config = Config::resolve(&Overrides { set, ..Overrides::default() }).unwrap();
+    let folder = RunFolder::create(&lab.path("run"), &config, false).unwrap();
+    let shards = Prepared::new(&config, &folder.data()).unwrap();
+    drop(shards);
+    let files = std::fs::read_dir(folder.data()).unwrap().map(|entry| entry.unwrap().path());
+    let train = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("train");
+    let shard = files.filter(|path| path.extension().is_some_and(|e| e == "wws")).find(train);
+    let mut bytes = std::fs::read(shard.as_ref().unwrap()).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..half + 200].fill(0xff);
+    std::fs::write(shard.unwrap(), bytes).unwrap();
+
+    assert!(Prepared::open(&config, &folder.data()).is_err());
+    let mut data = Prepared::checked(&config, &folder.data(), 0).unwrap();
+    data.hold_out(&config).unwrap();
+    let dev = Meter::new(Cpu::<f32>::new());
+    let trainer =
+        Trainer::new(&dev, &data.arch, data.capacity(config.micro()), 1, None, 0.1).unwrap();
+    let (stop, dtype) = (AtomicBool::new(false), config.dtype().of_sums());
+    let run = Run { config: &config, folder: &folder, data: &data, dtype, stop: &stop };
+    let error = Session::start(&dev, &run, trainer).unwrap().train().unwrap_err();
+    assert!(matches!(error, RunError::Data(_)), "{error}");
+    assert!(error.to_string().contains("beyond"), "{error}");
 }
 
 #[test]

@@ -193,21 +193,26 @@ impl Corpus {
         (&self.shards[shard], i - self.first[shard])
     }
 
-    /// How often each id below `vocabulary` occurs: `[vocabulary]`. Panics at a token beyond it.
-    pub fn counts(&self, vocabulary: usize) -> Vec<u64> {
+    /// How often each id below `vocabulary` occurs: `[vocabulary]`. Of a large corpus, in one block
+    /// of a million tokens out of every so many, `blocks` in all at most.
+    pub fn counts(&self, vocabulary: usize, blocks: usize) -> Vec<u64> {
         let block = 1 << 20;
+        let all: u64 = self.shards.iter().map(|shard| shard.token_count().div_ceil(block)).sum();
+        let every = (all as usize).div_ceil(blocks).max(1);
         let blocks = self.shards.iter().flat_map(|shard| {
             let tokens = shard.token_count();
             (0..tokens)
-                .step_by(block)
-                .map(move |at| shard.tokens(at..tokens.min(at + block as u64)))
+                .step_by(block as usize)
+                .map(move |at| shard.tokens(at..tokens.min(at + block)))
         });
         let add = |mut counts: Vec<u64>, tokens: Tokens| {
-            (0..tokens.len()).for_each(|i| counts[tokens.get(i) as usize] += 1);
+            for token in (0..tokens.len()).map(|i| tokens.get(i) as usize) {
+                counts.get_mut(token).into_iter().for_each(|count| *count += 1);
+            }
             counts
         };
         let zero = || vec![0; vocabulary];
-        blocks.par_bridge().fold(zero, add).reduce(zero, |mut a, b| {
+        blocks.step_by(every).par_bridge().fold(zero, add).reduce(zero, |mut a, b| {
             a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
             a
         })
@@ -266,10 +271,21 @@ impl Dataset {
         }
     }
 
+    /// Of all tokens.
+    pub fn bytes(&self) -> u64 {
+        self.shards().map(|shard| shard.token_count() * shard.width() as u64).sum()
+    }
+
     /// Reads every token: checksums hold, and each is below `vocabulary` (the model's). Once a run.
     pub fn verify(&self, vocabulary: u64) -> Result<(), DatasetError> {
         let shards: Vec<&Shard> = self.shards().collect();
         Ok(shards.par_iter().try_for_each(|shard| shard.verify_below(vocabulary))?)
+    }
+
+    /// The same of the held-out split alone.
+    pub fn verify_heldout(&self, vocabulary: u64) -> Result<(), DatasetError> {
+        let shards = self.heldout.iter().flat_map(|corpus| corpus.shards());
+        Ok(shards.map(|shard| shard.verify_below(vocabulary)).collect::<Result<(), _>>()?)
     }
 }
 

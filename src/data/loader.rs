@@ -152,8 +152,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Batches of `tokens` tokens, sequences of at most `context`. The tokens of `dataset` must be
-    /// below the vocabulary, as [`Dataset::verify`] makes sure; one beyond it panics here.
+    /// Batches of `tokens` tokens, sequences of at most `context`. A token of `dataset` that is not
+    /// below the vocabulary, as [`Dataset::verify`] makes sure, comes through.
     pub fn new(
         dataset: &Dataset,
         facts: &Facts,
@@ -248,10 +248,11 @@ impl Loader {
     }
 
     /// The loss to beat: mean negative log-likelihood, in nats, of the targets of `heldout` under
-    /// the frequencies of ids in the training split, one added to each count.
+    /// the frequencies of ids in the training split (in 64 million tokens of it, evenly spread, if
+    /// it is larger), one added to each count.
     pub fn unigram_nll(&self, heldout: &[Batch]) -> f64 {
         let corpus = &self.train.packing.corpus;
-        let mut counts = corpus.counts(self.vocabulary as usize);
+        let mut counts = corpus.counts(self.vocabulary as usize, 64);
         if let Frame::Causal { eot } = self.train.packing.frame {
             counts[eot as usize] = corpus.documents();
         }

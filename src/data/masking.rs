@@ -115,8 +115,13 @@ impl Masker {
         (rows, targets)
     }
 
+    /// A damaged file may have ids beyond the vocabulary: they are left alone.
+    fn flags_of(&self, id: i32) -> u8 {
+        self.flags.get(id as usize).copied().unwrap_or(SPECIAL)
+    }
+
     fn is_special(&self, id: i32) -> bool {
-        self.flags[id as usize] & SPECIAL != 0
+        self.flags_of(id) & SPECIAL != 0
     }
 
     fn words(&self, position: u64) -> [u32; 4] {
@@ -134,7 +139,7 @@ impl Masker {
             // A piece may begin inside a word: what is there of it counts as a word.
             let (mut word, mut open) = (false, false);
             for row in sequence[0] as usize..sequence[1] as usize {
-                let flags = self.flags[ids[row] as usize];
+                let flags = self.flags_of(ids[row]);
                 if flags & SPECIAL != 0 {
                     open = false;
                     continue;

@@ -1,6 +1,8 @@
 //! From a configuration to batches: finds or makes the tokens, and fits the model to them.
 
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::spawn;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,7 +29,12 @@ pub struct Prepared {
     pub baseline: Option<f64>,
     /// What the user should hear about the data.
     pub notes: Vec<String>,
+    /// The verdict on data that are too many to be checked before the first step.
+    checking: Option<Receiver<Result<(), DatasetError>>>,
 }
+
+/// Tokens that are checked at once [bytes], in a fraction of a second.
+const AT_ONCE: u64 = 256 << 20;
 
 /// Why a run cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,11 @@ impl Prepared {
     /// Opens (or, for text, first makes) the data that `config` names. `folder` is where tokens of
     /// text are kept. Makes no batch yet.
     pub fn open(config: &Config, folder: &Path) -> Result<Prepared, PrepareError> {
+        Prepared::checked(config, folder, AT_ONCE)
+    }
+
+    /// The same, with training tokens of more than `at_once` bytes checked beside the run.
+    pub fn checked(config: &Config, folder: &Path, at_once: u64) -> Result<Prepared, PrepareError> {
         let mut notes = Vec::new();
         let mut dataset = dataset(config, folder, &mut notes)?;
         let tokenizer = dataset.tokenizer.take();
@@ -74,13 +86,23 @@ impl Prepared {
             // RoBERTa counts positions from one after the padding token's id.
             *offset = pad as usize + 1;
         }
-        dataset.verify(arch.vocab as u64)?;
         let (micro, context) = (config.micro(), config.batch.context);
         let loader = Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
         let epoch = loader.epoch();
         notes.push(epoch.to_string());
+        let checking = check(dataset, arch.vocab as u64, at_once)?;
         let (heldout, baseline, ids) = (Vec::new(), None, ids(&specials));
-        Ok(Prepared { loader, tokenizer, arch, ids, heldout, baseline, notes })
+        Ok(Prepared { loader, tokenizer, arch, ids, heldout, baseline, notes, checking })
+    }
+
+    /// What is known to be wrong with the tokens by now.
+    pub fn damage(&self) -> Option<DatasetError> {
+        self.checking.as_ref().and_then(|verdict| verdict.try_recv().ok()?.err())
+    }
+
+    /// What is wrong with the tokens; waits until all are checked.
+    pub fn all_damage(&self) -> Option<DatasetError> {
+        self.checking.as_ref().and_then(|verdict| verdict.recv().ok()?.err())
     }
 
     /// Makes the held-out batches and their baseline; says so where there are none.
@@ -105,6 +127,24 @@ impl Prepared {
         let rows = (self.loader.row_capacity() + firsts).min(micro + firsts);
         Capacity { tokens: micro, sequences, rows }
     }
+}
+
+/// Checks every token: now, or those for training beside the run if there are more than `at_once`
+/// bytes.
+fn check(
+    dataset: Dataset,
+    vocabulary: u64,
+    at_once: u64,
+) -> Result<Option<Receiver<Result<(), DatasetError>>>, DatasetError> {
+    if dataset.bytes() <= at_once {
+        dataset.verify(vocabulary)?;
+        return Ok(None);
+    }
+    dataset.verify_heldout(vocabulary)?;
+    let (sender, receiver) = channel();
+    // A run that ends first needs no verdict.
+    spawn(move || drop(sender.send(dataset.verify(vocabulary))));
+    Ok(Some(receiver))
 }
 
 fn dataset(

@@ -10,7 +10,7 @@ use super::prepare::Prepared;
 use super::step::{Outcome, Pending, StepKey, Trainer};
 use crate::checkpoint::{self, CheckpointError, Contents, Progress};
 use crate::config::Config;
-use crate::data::Batch;
+use crate::data::{Batch, DatasetError};
 use crate::device::meter::Meter;
 use crate::device::{Device, Memory};
 use crate::hf::FloatType;
@@ -49,6 +49,8 @@ pub enum RunError {
     Telemetry(#[from] telemetry::Error),
     #[error("{0}; the checkpoints are whole: go on with --resume")]
     Device(String),
+    #[error("the training data are damaged: {0}. What was trained on them is in doubt")]
+    Data(#[from] DatasetError),
     #[error(
         "{count} steps in a row had a loss or gradient that is not finite (the last at step \
          {step}); nothing was changed by them. In the run's config.toml lower schedule.peak, \
@@ -170,13 +172,16 @@ impl<'a, D: Device> Session<'a, D> {
         let micros = config.passes() as u64;
         let (loader, masks) = (&self.run.data.loader, self.trainer.masks());
         let batch = move |k| if masks { loader.unmasked(k) } else { loader.batch(k) };
+        let vocabulary = self.run.data.arch.vocab as i32;
+        let is_sound = move |batch: &Batch| batch.ids.iter().all(|&id| id < vocabulary);
         let end = thread::scope(|scope| -> Result<End, RunError> {
             let (sender, receiver) = sync_channel::<Vec<Batch>>(AHEAD);
             scope.spawn(move || {
                 for step in first..steps {
                     let of_step = step * micros..(step + 1) * micros;
+                    let batches: Vec<Batch> = of_step.map(batch).collect();
                     // The other end hangs up when the run stops early.
-                    if sender.send(of_step.map(batch).collect()).is_err() {
+                    if !batches.iter().all(is_sound) || sender.send(batches).is_err() {
                         return;
                     }
                 }
@@ -187,7 +192,16 @@ impl<'a, D: Device> Session<'a, D> {
                     self.settle()?;
                     return Ok(End::Interrupted(self.progress.step));
                 }
+                if let Some(damage) = self.run.data.damage() {
+                    return Err(damage.into());
+                }
                 self.take_step(&batches)?;
+            }
+            self.settle()?;
+            if self.progress.step < steps
+                && let Some(damage) = self.run.data.all_damage()
+            {
+                return Err(damage.into());
             }
             Ok(End::Done)
         })?;
