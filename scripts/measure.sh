@@ -4,7 +4,8 @@
 #     [PYTHON=V/bin/python] scripts/measure.sh OUT [PROGRAM]
 #
 # Where PYTHON (python3) has torch, its peers run beside ours (benches/peers), in turn on this GPU;
-# and cuBLASLt is found in what torch came with, if the system has none.
+# and cuBLASLt is found in what torch came with, if the system has none. All of it may take an
+# hour: ONLY=REGEX runs some parts alone (ONLY=compare-gpt2), ROUNDS=1 one round of each comparison.
 #
 # OUT is a folder for what comes of it; PROGRAM the built warpwright (target/release/warpwright). A
 # part that fails does not stop the others; the table at the end says which did. Both programs can
@@ -17,7 +18,8 @@ python=${PYTHON:-python3}
 peers=$(cd "$(dirname "$0")/../benches/peers" && pwd)
 values=$(dirname "$program")/values-gpu
 mkdir -p "$out"
-: > "$out/summary.txt"
+[ -n "${ONLY:-}" ] || rm -f "$out/summary.txt"
+touch "$out/summary.txt"
 with_torch=$("$python" -c 'import torch; print(torch.cuda.is_available())' 2> /dev/null)
 pip_cuda=$("$python" -c 'import nvidia.cu13 as n; print(n.__path__[0])' 2> /dev/null)
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${pip_cuda:+$pip_cuda/lib}"
@@ -26,6 +28,7 @@ export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${pip_cuda:+$pip_cu
 part() {
   local name=$1 limit=$2 began=$SECONDS
   shift 2
+  [[ $name =~ ${ONLY:-.*} ]] || return 0
   timeout "$limit" "$@" > "$out/$name.txt" 2>&1
   local code=$?
   printf '%-24s exit %3d  %4d s  %s\n' "$name" $code $((SECONDS - began)) \

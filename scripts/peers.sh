@@ -28,7 +28,9 @@ for need in requires("torch"):
     if "extra ==" not in need and not need.startswith("triton"):
         print(need)
 PY
-    .peers/bin/pip install -q --no-cache-dir -r .peers/needs
+    # It warns that triton is missing.
+    .peers/bin/pip install -q --no-cache-dir -r .peers/needs 2> .peers/log \
+      || { cat .peers/log; exit 1; }
     echo "$TORCH" > .peers/torch
     echo "PyTorch $TORCH: $((SECONDS - began)) s, $(du -sh .peers | cut -f 1)"
   fi

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models import seen_by_varlen
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # an older PyTorch
@@ -120,7 +122,7 @@ def packed(sequences, length, heads, width, seen, backward, device):
     ends = torch.arange(0, (sequences + 1) * length, length, device=device, dtype=torch.int32)
 
     def attend(q, k, v):
-        return varlen_attn(q, k, v, ends, ends, length, length, window_size=seen)
+        return varlen_attn(q, k, v, ends, ends, length, length, **seen_by_varlen(seen))
 
     def make():
         leaves = [random(device, sequences * length, heads, width) for _ in range(3)]

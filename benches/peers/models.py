@@ -15,6 +15,7 @@ its MLP and the head see no others. There is no dropout.
 Letters: N tokens, M rows whose loss counts, C width, H heads, D head width, F inner width.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -200,12 +201,26 @@ def varlen(arch, lengths, device):
 
     ends = torch.tensor([0, *lengths], device=device).cumsum(0).int()
     longest = max(lengths)
+    whole = seen_by_varlen((-1, 0 if arch.causal else -1))
+    window = (arch.window, arch.window)
+    # Asked for only if there are such layers: not every PyTorch has it.
+    options = [whole, seen_by_varlen(window) if arch.family == "modernbert" else whole]
 
     def attend(q, k, v, local):
-        seen = (arch.window, arch.window) if local else (-1, 0 if arch.causal else -1)
-        return varlen_attn(q, k, v, ends, ends, longest, longest, window_size=seen)
+        return varlen_attn(q, k, v, ends, ends, longest, longest, **options[local])
 
     return attend
+
+
+def seen_by_varlen(seen):
+    """varlen_attn's arguments for so many tokens to the left and right, -1 for all."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    if "window_size" in inspect.signature(varlen_attn).parameters:
+        return {"window_size": seen}
+    if seen[0] >= 0:
+        raise RuntimeError(f"varlen_attn of PyTorch {torch.__version__} has no windows")
+    return {"is_causal": seen[1] == 0}
 
 
 def flex(arch, lengths, device, compiled):
