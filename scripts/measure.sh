@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # All that waits for a GPU, in one command: correctness first, then figures.
 #
-#     scripts/measure.sh OUT [PROGRAM]
+#     [PYTHON=V/bin/python] scripts/measure.sh OUT [PROGRAM]
+#
+# Where PYTHON (python3) has torch, its peers run beside ours (benches/peers), in turn on this GPU;
+# and cuBLASLt is found in what torch came with, if the system has none. All of it may take an
+# hour: ONLY=REGEX runs some parts alone (ONLY=compare-gpt2), ROUNDS=1 one round of each comparison.
 #
 # OUT is a folder for what comes of it; PROGRAM the built warpwright (target/release/warpwright). A
 # part that fails does not stop the others; the table at the end says which did. Both programs can
@@ -10,14 +14,21 @@
 set -uo pipefail
 out=${1:?usage: scripts/measure.sh OUT [PROGRAM]}
 program=${2:-target/release/warpwright}
+python=${PYTHON:-python3}
+peers=$(cd "$(dirname "$0")/../benches/peers" && pwd)
 values=$(dirname "$program")/values-gpu
 mkdir -p "$out"
-: > "$out/summary.txt"
+[ -n "${ONLY:-}" ] || rm -f "$out/summary.txt"
+touch "$out/summary.txt"
+with_torch=$("$python" -c 'import torch; print(torch.cuda.is_available())' 2> /dev/null)
+pip_cuda=$("$python" -c 'import nvidia.cu13 as n; print(n.__path__[0])' 2> /dev/null)
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${pip_cuda:+$pip_cuda/lib}"
 
 # part NAME SECONDS COMMAND...: runs it with a time limit, its words in OUT/NAME.txt.
 part() {
   local name=$1 limit=$2 began=$SECONDS
   shift 2
+  [[ $name =~ ${ONLY:-.*} ]] || return 0
   timeout "$limit" "$@" > "$out/$name.txt" 2>&1
   local code=$?
   printf '%-24s exit %3d  %4d s  %s\n' "$name" $code $((SECONDS - began)) \
@@ -52,9 +63,26 @@ bench() {
 bench ops ops --preset gpt2
 bench gemm gemm
 bench attention attention
-bench step-gpt2 step --preset gpt2 --seq 1024 --tokens 65536
-bench step-bert step --preset bert-base --seq 512 --tokens 65536
-bench step-bert-large step --preset bert-large --lengths mlperf
-bench step-modernbert step --preset modernbert-base --seq 1024 --tokens 65536
-echo "in $out: summary.txt, and a file a part"
+# steps NAME LIMIT ARGS...: whole steps of ours, and of each peer in turn with them.
+steps() {
+  local name=$1 limit=$2
+  shift 2
+  bench "step-$name" step "$@" --tokens 65536 --budget 3
+  if [ "$with_torch" = True ]; then
+    part "compare-$name" "$limit" "$python" "$peers/gpu_compare.py" "$@" --tokens 65536 \
+      --rounds "${ROUNDS:-3}" --program "$program" --json "$out/compare-$name.json"
+  fi
+}
+if [ "$with_torch" = True ]; then
+  part peers-ops 1800 "$python" "$peers/gpu_ops.py" "$out"/bench-{gemm,attention,ops}.json \
+    --json "$out/peers-ops.json"
+fi
+steps gpt2 3600 --preset gpt2 --seq 1024
+steps bert 3600 --preset bert-base --seq 512
+steps bert-large 3600 --preset bert-large --seq 512 --lengths mlperf
+steps modernbert 3600 --preset modernbert-base --seq 1024
+if command -v "$python" > /dev/null; then
+  "$python" "$peers/table.py" "$out" | tee "$out/table.txt"
+fi
+echo "in $out: summary.txt, table.txt, and a file a part"
 ! grep -qv 'exit   0' "$out/summary.txt"

@@ -1,4 +1,4 @@
-"""PyTorch's products (cuBLASLt) and attention (every SDPA backend) at the shapes of a bench of ours.
+"""PyTorch's products and attention (every SDPA backend, varlen) at the shapes of a bench of ours.
 
     warpwright bench gemm --json gemm.json && warpwright bench attention --json attention.json
     V/bin/python benches/peers/gpu_ops.py gemm.json attention.json
@@ -19,6 +19,13 @@ import time
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from models import seen_by_varlen
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # an older PyTorch
+    varlen_attn = None
 
 ROTATED_BYTES = 3 * 60 << 20
 BACKENDS = {
@@ -64,12 +71,12 @@ def products(row, device):
     if op == "linear_act" and activation is None or op == "linear_dx_act" and activation is None:
         return {}
     if op in ("linear", "linear_act"):
-        return {"cuBLASLt": (lambda: (random(device, rows, n_in),), forward)}
+        return {"PyTorch": (lambda: (random(device, rows, n_in),), forward)}
     if op in ("linear_dx", "linear_dx_act"):
         make = lambda: (random(device, rows, n_out), random(device, rows, n_in))
-        return {"cuBLASLt": (make, dx)}
+        return {"PyTorch": (make, dx)}
     make = lambda: (random(device, rows, n_out), random(device, rows, n_in))
-    return {"cuBLASLt": (make, dw)}
+    return {"PyTorch": (make, dw)}
 
 
 def attentions(row, device):
@@ -103,7 +110,34 @@ def attentions(row, device):
 
         return make, run
 
-    return {f"SDPA {name}": of(backend) for name, backend in BACKENDS.items()}
+    peers = {f"SDPA {name}": of(backend) for name, backend in BACKENDS.items()}
+    if varlen_attn and device == "cuda":
+        seen = (int(window[1]),) * 2 if window else (-1, 0 if causal else -1)
+        peers["varlen"] = packed(sequences, length, heads, width, seen, backward, device)
+    return peers
+
+
+def packed(sequences, length, heads, width, seen, backward, device):
+    """FlashAttention over packed sequences: no mask to read for a window."""
+    ends = torch.arange(0, (sequences + 1) * length, length, device=device, dtype=torch.int32)
+
+    def attend(q, k, v):
+        return varlen_attn(q, k, v, ends, ends, length, length, **seen_by_varlen(seen))
+
+    def make():
+        leaves = [random(device, sequences * length, heads, width) for _ in range(3)]
+        if not backward:
+            return leaves
+        y = attend(*(leaf.requires_grad_() for leaf in leaves))
+        return y, leaves, torch.randn_like(y)
+
+    def run(*inputs):
+        if not backward:
+            return attend(*inputs)
+        y, leaves, dy = inputs
+        return torch.autograd.grad(y, leaves, dy, retain_graph=True)
+
+    return make, run
 
 
 def timed(make, run, device, budget):

@@ -1,7 +1,9 @@
 //! cuBLASLt as the program calls it, against `cuda/blas.cpp`: a library that knows matrices by
 //! columns, checks what it is told of them, and multiplies on the CPU.
 
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use super::{gpu, library, on_driver, on_libraries};
 use warpwright::bench::call::{Arena, Call};
@@ -15,7 +17,9 @@ use warpwright::ops::linear::Linear;
 
 /// Runs `body` where the driver and the library are found.
 fn on_library(test: &str, body: fn()) -> Option<String> {
-    on_libraries(test, "", &|| Some(library("cuda-blas", "blas.cpp", "libcublasLt.so")), body)
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = || library("cuda-blas", "blas.cpp", "libcublasLt.so");
+    on_libraries(test, "", &|| Some(BUILT.get_or_init(built).clone()), body)
 }
 
 fn opened() -> (Gpu, Blas) {
