@@ -90,6 +90,7 @@ __device__ __forceinline__ void act_backward8(bf16* dpre, const bf16* dy, const 
 // One thread an element of y [rows, inner]; pre [rows, 2 inner].
 extern "C" __global__ void gate_naive(bf16* y, const bf16* pre, int inner, int rows,
                                       int activation) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * inner) return;
     const bf16* a = pre + i / inner * 2 * inner + i % inner;
@@ -101,6 +102,7 @@ EXPORT_KERNEL(gate_naive, gate_naive)
 // One thread an element of dy [rows, inner]; dpre and pre [rows, 2 inner].
 extern "C" __global__ void gate_backward_naive(bf16* dpre, const bf16* dy, const bf16* pre,
                                                int inner, int rows, int activation) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * inner) return;
     size_t a = i / inner * 2 * inner + i % inner;
@@ -114,6 +116,7 @@ EXPORT_KERNEL(gate_backward_naive, gate_backward_naive)
 // One thread an element of dpre, dy and pre [length].
 extern "C" __global__ void act_backward_naive(bf16* dpre, const bf16* dy, const bf16* pre,
                                               unsigned long long length, int activation) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= length) return;
     ActivationAt act = activation_at(Activation(activation), __bfloat162float(pre[i]));
@@ -125,6 +128,7 @@ EXPORT_KERNEL(act_backward_naive, act_backward_naive)
 #define GATE_KERNEL(name, A)                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS)                                    \
         name(bf16* y, const bf16* pre, int inner, int rows) {                                \
+        begin_kernel();                                                                      \
         gate8<A>(y, pre, inner, rows);                                                       \
     }                                                                                        \
     EXPORT_KERNEL(name, name)
@@ -136,6 +140,7 @@ GATE_KERNEL(gate_tanh, Activation::TANH)
 #define GATE_BACKWARD_KERNEL(name, A)                                                        \
     extern "C" __global__ void __launch_bounds__(THREADS)                                    \
         name(bf16* dpre, const bf16* dy, const bf16* pre, int inner, int rows) {             \
+        begin_kernel();                                                                      \
         gate_backward8<A>(dpre, dy, pre, inner, rows);                                       \
     }                                                                                        \
     EXPORT_KERNEL(name, name)
@@ -147,6 +152,7 @@ GATE_BACKWARD_KERNEL(gate_backward_tanh, Activation::TANH)
 #define ACT_BACKWARD_KERNEL(name, A)                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS)                                    \
         name(bf16* dpre, const bf16* dy, const bf16* pre, unsigned long long length) {       \
+        begin_kernel();                                                                      \
         act_backward8<A>(dpre, dy, pre, length);                                             \
     }                                                                                        \
     EXPORT_KERNEL(name, name)

@@ -202,6 +202,7 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
     attention_naive(bf16* o, float* lse, const bf16* qkv, const int* cu_seqlens, int sequences,
                     int heads, int head_dim, int behind, int ahead, float scale,
                     Dropout dropout) {
+    begin_kernel();
     SHARED_ARRAY(float, p_smem, NAIVE_THREADS);
     SHARED_ARRAY(float, scratch_smem, NAIVE_THREADS / 32);
     const Tile row = find_tile<1>(cu_seqlens, sequences, blockIdx.x);
@@ -240,6 +241,7 @@ EXPORT_KERNEL(attention_naive, attention_naive)
     extern "C" __global__ void __launch_bounds__(Forward<D>::THREADS, Forward<D>::BLOCKS)        \
         NAME(bf16* o, float* lse, const bf16* qkv, const int* cu_seqlens, int sequences,         \
              int heads, int behind, int ahead, float scale, Dropout dropout) {                   \
+        begin_kernel();                                                                          \
         forward<D>(o, lse, qkv, cu_seqlens, sequences, heads, {behind, ahead}, scale, dropout);  \
     }                                                                                            \
     EXPORT_KERNEL(NAME, NAME)

@@ -235,6 +235,7 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
 extern "C" __global__ void __launch_bounds__(256)
     attention_delta(float2* stats, const bf16* o, const bf16* d_o, const float* lse,
                     const int* cu_seqlens, int sequences, int rows, int heads, int head_dim) {
+    begin_kernel();
     constexpr int LANES = 8;
     const int row = (blockIdx.x * 256 + threadIdx.x) / LANES, head = blockIdx.y;
     const int lane = threadIdx.x % LANES;
@@ -299,6 +300,7 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
     attention_queries_naive(bf16* dqkv, const bf16* qkv, const bf16* o, const bf16* d_o,
                             const float* lse, const int* cu_seqlens, int sequences, int heads,
                             int head_dim, int behind, int ahead, float scale, Dropout dropout) {
+    begin_kernel();
     SHARED_ARRAY(float, ds_smem, NAIVE_THREADS);
     const Tile row = find_tile<1>(cu_seqlens, sequences, blockIdx.x);
     if (row.start >= row.length) return;
@@ -325,6 +327,7 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
     attention_keys_naive(bf16* dqkv, const bf16* qkv, const bf16* o, const bf16* d_o,
                          const float* lse, const int* cu_seqlens, int sequences, int heads,
                          int head_dim, int behind, int ahead, float scale, Dropout dropout) {
+    begin_kernel();
     SHARED_ARRAY(float2, pds_smem, NAIVE_THREADS);  // p̃ and ds
     const Tile row = find_tile<1>(cu_seqlens, sequences, blockIdx.x);
     if (row.start >= row.length) return;
@@ -357,6 +360,7 @@ EXPORT_KERNEL(attention_keys_naive, attention_keys_naive)
         KEYS(bf16* dqkv, const bf16* qkv, const bf16* d_o, const float2* stats,                  \
              const int* cu_seqlens, int sequences, int rows, int heads, int behind, int ahead,   \
              float scale, Dropout dropout) {                                                     \
+        begin_kernel();                                                                          \
         keys_backward<D>(dqkv, qkv, d_o, stats, cu_seqlens, sequences, rows, heads,              \
                          {behind, ahead}, scale, dropout);                                       \
     }                                                                                            \
@@ -365,6 +369,7 @@ EXPORT_KERNEL(attention_keys_naive, attention_keys_naive)
         QUERIES(bf16* dqkv, const bf16* qkv, const bf16* d_o, const float2* stats,               \
                 const int* cu_seqlens, int sequences, int rows, int heads, int behind,           \
                 int ahead, float scale, Dropout dropout) {                                       \
+        begin_kernel();                                                                          \
         queries_backward<D>(dqkv, qkv, d_o, stats, cu_seqlens, sequences, rows, heads,           \
                             {behind, ahead}, scale, dropout);                                    \
     }                                                                                            \

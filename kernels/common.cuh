@@ -1,5 +1,6 @@
 // What every kernel shares: bf16, 16-byte vectors, sums over a warp and a block, Philox, dropout.
 #pragma once
+#include <ptx/grid.cuh>
 #include <ptx/language.cuh>
 
 using bf16 = __nv_bfloat16;
@@ -8,6 +9,14 @@ using bf16x2 = __nv_bfloat162;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// First in every kernel. Blocks of the next kernel take their places as those of this one leave, and
+// wait here until all of it is done: what a launch costs, and a last wave that fills no chip, lie
+// beside work.
+__device__ __forceinline__ void begin_kernel() {
+    ptx::griddepcontrol_launch_dependents();
+    ptx::griddepcontrol_wait();
+}
 
 // ------------------------------------------------------------------ vectors
 

@@ -17,6 +17,7 @@ __device__ __forceinline__ float element(float4 factors, size_t i) {
 
 // A thread an element.
 extern "C" __global__ void dropout_naive(bf16* y, const bf16* x, Dropout dropout, int length) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(length)) return;
     float factor = element(dropout_factors(dropout, i / 4), i);
@@ -27,6 +28,7 @@ EXPORT_KERNEL(dropout_naive, dropout_naive)
 // A thread eight elements: two blocks of the mask.
 extern "C" __global__ void __launch_bounds__(THREADS)
     dropout(bf16* y, const bf16* x, Dropout dropout, int length) {
+    begin_kernel();
     size_t first = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 8;
     if (first >= size_t(length)) return;
     float4 low = dropout_factors(dropout, first / 4), high = dropout_factors(dropout, first / 4 + 1);

@@ -170,6 +170,7 @@ extern "C" __global__ void embed_naive(bf16* y, const int* ids, const int* posit
                                        const int* type_ids, const bf16* tokens,
                                        const bf16* positions, const bf16* types, int width,
                                        int rows) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * width) return;
     size_t n = i / width, column = i % width;
@@ -185,6 +186,7 @@ EXPORT_KERNEL(embed_naive, embed_naive)
 extern "C" __global__ void __launch_bounds__(THREADS)
     embed(bf16* y, const int* ids, const int* position_ids, const int* type_ids,
           const bf16* tokens, const bf16* positions, const bf16* types, int width, int rows) {
+    begin_kernel();
     unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = width / 8;
     unsigned n = vector / vectors, column = vector % vectors * 8;
     if (n >= unsigned(rows)) return;
@@ -208,6 +210,7 @@ EXPORT_KERNEL(embed, embed)
 // it owns the row, and sums all tokens of it in their order.
 extern "C" __global__ void embed_backward_naive(float* table, const int* ids, const bf16* dy,
                                                 int width, int rows) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * width) return;
     int n = i / width, column = i % width;
@@ -224,6 +227,7 @@ EXPORT_KERNEL(embed_backward_naive, embed_backward_naive)
 extern "C" __global__ void __launch_bounds__(THREADS)
     embed_keys(Entry* entries, const int* ids, const int* position_ids, unsigned position_base,
                int rows) {
+    begin_kernel();
     int n = blockIdx.x * THREADS + threadIdx.x;
     if (n >= rows) return;
     entries[n] = make_uint2(ids[n], n);
@@ -235,6 +239,7 @@ EXPORT_KERNEL(embed_keys, embed_keys)
 // counts [gridDim.x, RADIX]: how often each digit occurs in each block's tile of entries [count].
 extern "C" __global__ void __launch_bounds__(SORT_THREADS)
     radix_count(unsigned* counts, const Entry* entries, int count, int shift) {
+    begin_kernel();
     SHARED_ARRAY(unsigned, digits, RADIX);
     digits[threadIdx.x] = 0;
     __syncthreads();
@@ -252,6 +257,7 @@ EXPORT_KERNEL(radix_count, radix_count)
 // before, and in this turn in lanes before.
 extern "C" __global__ void __launch_bounds__(SORT_THREADS)
     radix_place(Entry* out, const Entry* entries, const unsigned* counts, int count, int shift) {
+    begin_kernel();
     SHARED_ARRAY(unsigned, places, SORT_WARPS * RADIX);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int first = blockIdx.x * SORT_TILE + warp * (32 * ROUNDS) + lane;
@@ -295,6 +301,7 @@ EXPORT_KERNEL(radix_place, radix_place)
 extern "C" __global__ void __launch_bounds__(THREADS)
     embed_sum(float* tokens, float* positions, unsigned position_base, float* heads, float* tails,
               const Entry* sorted, const bf16* dy, int count, int width) {
+    begin_kernel();
     Walk at(count, width);
     if (!at.exists) return;
     int lane = threadIdx.x % 32, first = at.chunk * CHUNK;
@@ -344,6 +351,7 @@ EXPORT_KERNEL(embed_sum, embed_sum)
 extern "C" __global__ void __launch_bounds__(THREADS)
     embed_join(float* tokens, float* positions, unsigned position_base, const float* heads,
                const float* tails, const Entry* sorted, int count, int width) {
+    begin_kernel();
     Walk at(count, width);
     if (!at.exists) return;
     int lane = threadIdx.x % 32, first = at.chunk * CHUNK;
@@ -375,6 +383,7 @@ EXPORT_KERNEL(embed_join, embed_join)
 extern "C" __global__ void __launch_bounds__(THREADS)
     type_sums(float* partials, const int* type_ids, const bf16* dy, int types, int width, int rows,
               int strands) {
+    begin_kernel();
     int slices = ceil_div(width, SLICE);
     int warp = (blockIdx.x * THREADS + threadIdx.x) / 32;
     int strand = warp / slices, column = warp % slices * SLICE + threadIdx.x % 32 * 8;
@@ -403,6 +412,7 @@ EXPORT_KERNEL(type_sums, type_sums)
 // table [columns] += the sum of partials [strands, columns].
 extern "C" __global__ void __launch_bounds__(PARTIAL_THREADS)
     type_join(float* table, const float* partials, int columns, int strands) {
+    begin_kernel();
     float sum = sum_partials(partials, columns, strands);
     int column = blockIdx.x * PARTIAL_COLUMNS + threadIdx.x;
     if (threadIdx.x < PARTIAL_COLUMNS && column < columns) table[column] += sum;

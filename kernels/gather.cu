@@ -32,6 +32,7 @@ struct Place {
 // y [count, C] = x[rows]; a thread an element.
 extern "C" __global__ void gather_naive(bf16* y, const bf16* x, const int* rows, int width,
                                         int count) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(count) * width) return;
     const int row = rows[i / width];
@@ -41,6 +42,7 @@ EXPORT_KERNEL(gather_naive, gather_naive)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     gather(bf16* y, const bf16* x, const int* rows, int width, int count) {
+    begin_kernel();
     Place at(rows, width, count);
     if (!at.exists) return;
     const Vec8 row = at.picked ? Vec8::load(x + at.spread) : Vec8{make_uint4(0, 0, 0, 0)};
@@ -51,6 +53,7 @@ EXPORT_KERNEL(gather, gather)
 // dx[rows] += dy [count, C]; a thread an element.
 extern "C" __global__ void scatter_add_naive(bf16* dx, const bf16* dy, const int* rows, int width,
                                              int count) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(count) * width || rows[i / width] < 0) return;
     bf16& to = dx[size_t(rows[i / width]) * width + i % width];
@@ -60,6 +63,7 @@ EXPORT_KERNEL(scatter_add_naive, scatter_add_naive)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     scatter_add(bf16* dx, const bf16* dy, const int* rows, int width, int count) {
+    begin_kernel();
     Place at(rows, width, count);
     if (!at.picked) return;
     float sum[8], add[8];

@@ -131,6 +131,7 @@ __device__ __forceinline__ void cross_entropy(float2* results, bf16* logits, con
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     cross_entropy_staged(float2* results, bf16* logits, const int* targets, int rows, int v,
                          int stride, const int* labelled) {
+    begin_kernel();
     cross_entropy<true>(results, logits, targets, rows, v, stride, labelled);
 }
 EXPORT_KERNEL(cross_entropy_staged, cross_entropy_staged)
@@ -138,6 +139,7 @@ EXPORT_KERNEL(cross_entropy_staged, cross_entropy_staged)
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     cross_entropy_reread(float2* results, bf16* logits, const int* targets, int rows, int v,
                          int stride, const int* labelled) {
+    begin_kernel();
     cross_entropy<false>(results, logits, targets, rows, v, stride, labelled);
 }
 EXPORT_KERNEL(cross_entropy_reread, cross_entropy_reread)
@@ -145,6 +147,7 @@ EXPORT_KERNEL(cross_entropy_reread, cross_entropy_reread)
 // sums [3] += (Σ nll, correct, labelled); one block.
 extern "C" __global__ void __launch_bounds__(SUM_THREADS)
     loss_sum(float* sums, const float2* results, const int* targets, int rows) {
+    begin_kernel();
     SHARED_ARRAY(float, scratch, 3 * SUM_THREADS / 32);
     float nll = 0, hits = 0, labelled = 0;
     for (int row = threadIdx.x; row < rows; row += SUM_THREADS) {
@@ -168,6 +171,7 @@ EXPORT_KERNEL(loss_sum, loss_sum)
 extern "C" __global__ void cross_entropy_naive(float2* results, bf16* logits, const int* targets,
                                                int rows, int v, int stride,
                                                const int* labelled) {
+    begin_kernel();
     const bool train = labelled != nullptr;
     const float scale = train ? mean_of(labelled) : 0.0f;
     const int row = blockIdx.x * blockDim.x + threadIdx.x;
@@ -194,6 +198,7 @@ EXPORT_KERNEL(cross_entropy_naive, cross_entropy_naive)
 // One thread.
 extern "C" __global__ void loss_sum_naive(float* sums, const float2* results, const int* targets,
                                           int rows) {
+    begin_kernel();
     for (int row = 0; row < rows; row++) {
         sums[0] += results[row].x;
         sums[1] += results[row].y;

@@ -80,6 +80,7 @@ __device__ int replacement(const Masking& k, int row, int id) {
 extern "C" __global__ void mask_naive(int* masked, int* rows, int* targets, int* count,
                                       const int* ids, const int* positions, const int* flags,
                                       Masking k) {
+    begin_kernel();
     int found = 0;
     for (int row = 0; row < k.tokens; row++) {
         masked[row] = ids[row];
@@ -100,6 +101,7 @@ EXPORT_KERNEL(mask_naive, mask_naive)
 extern "C" __global__ void __launch_bounds__(THREADS)
     mask(int* masked, int* rows, int* targets, int* count, const int* ids, const int* positions,
          const int* flags, Masking k) {
+    begin_kernel();
     SHARED_ARRAY(int, counts, THREADS / 32);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int before = 0;  // selected in the chunks before this one

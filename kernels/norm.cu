@@ -323,6 +323,7 @@ extern "C" __global__ void norm_naive(bf16* y, bf16* sum, float* stats, const bf
                                       const bf16* branch, const bf16* gamma, const bf16* beta,
                                       int width, int rows, float epsilon, int centred,
                                       Dropout dropout) {
+    begin_kernel();
     size_t row = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (row >= size_t(rows)) return;
     const bf16* x = residual + row * width;
@@ -357,6 +358,7 @@ EXPORT_KERNEL(norm_naive, norm_naive)
 extern "C" __global__ void norm_backward_naive(bf16* dx, const bf16* dy, const bf16* x,
                                                const float* stats, const bf16* gamma, int width,
                                                int rows, int centred, int add) {
+    begin_kernel();
     size_t row = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (row >= size_t(rows)) return;
     dx += row * width;
@@ -383,6 +385,7 @@ EXPORT_KERNEL(norm_backward_naive, norm_backward_naive)
 extern "C" __global__ void norm_weights_naive(float* dgamma, float* dbeta, const bf16* dy,
                                               const bf16* x, const float* stats, int width,
                                               int rows) {
+    begin_kernel();
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= width) return;
     float gamma_sum = 0.0f, beta_sum = 0.0f;
@@ -399,6 +402,7 @@ EXPORT_KERNEL(norm_weights_naive, norm_weights_naive)
 // dγ and dβ [C] += the sum of partials [count, 2, C]; dbeta may be null.
 extern "C" __global__ void __launch_bounds__(PARTIAL_THREADS)
     norm_weights(float* dgamma, float* dbeta, const float* partials, int width, int count) {
+    begin_kernel();
     float sum = sum_partials(partials, 2 * width, count);
     int column = blockIdx.x * PARTIAL_COLUMNS + threadIdx.x;
     if (threadIdx.x >= PARTIAL_COLUMNS || column >= 2 * width) return;
@@ -414,6 +418,7 @@ EXPORT_KERNEL(norm_weights, norm_weights)
     extern "C" __global__ void __launch_bounds__(THREADS)                                      \
         norm_name(bf16* y, float* stats, const bf16* x, const bf16* gamma, const bf16* beta,   \
                   int width, int rows, float epsilon, int centred) {                           \
+        begin_kernel();                                                                        \
         Weights w = {gamma, beta, width, epsilon, centred != 0};                               \
         norm_rows<WARPS, VECTORS>(y, stats, x, w, rows);                                       \
     }                                                                                          \
@@ -422,6 +427,7 @@ EXPORT_KERNEL(norm_weights, norm_weights)
         add_norm_name(bf16* y, bf16* sum, float* stats, const bf16* residual,                  \
                       const bf16* branch, const bf16* gamma, const bf16* beta, int width,      \
                       int rows, float epsilon, int centred, Dropout dropout) {                 \
+        begin_kernel();                                                                        \
         Weights w = {gamma, beta, width, epsilon, centred != 0};                               \
         add_norm_rows<WARPS, VECTORS>(y, sum, stats, residual, branch, w, rows, dropout);      \
     }                                                                                          \
@@ -441,6 +447,7 @@ NORM_KERNELS(norm_8192, add_norm_8192, 4, 8, 2)
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                              \
         name(bf16* dx, float* partials, const bf16* dy, const bf16* x, const float* stats,     \
              const bf16* gamma, int width, int rows, int centred, int add) {                   \
+        begin_kernel();                                                                        \
         Saved saved = {dy, x, stats, gamma, width, size_t(rows), centred != 0, add != 0};      \
         backward_rows<WARPS, VECTORS>(dx, partials, saved);                                    \
     }                                                                                          \

@@ -104,6 +104,7 @@ extern "C" __global__ void update_naive(bf16* params, float* master, float* m, f
                                         const float* grads, const float* control,
                                         const Group* groups, int group_count, Constants k,
                                         float lr, unsigned long long length) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= length || control[1] == 0.0f) return;
     Step step(k, lr, control);
@@ -120,6 +121,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     update(bf16* params, float* master, float* m, float* v, const float* grads,
            const float* control, const Group* groups, int group_count, Constants k,
            float lr, unsigned long long length) {
+    begin_kernel();
     size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
     if (i >= length || control[1] == 0.0f) return;
     Step step(k, lr, control);
@@ -147,6 +149,7 @@ EXPORT_KERNEL(update, update)
 // params = master, rounded; one thread four elements.
 extern "C" __global__ void __launch_bounds__(THREADS)
     store(bf16* params, const float* master, unsigned long long length) {
+    begin_kernel();
     size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
     if (i >= length) return;
     float4 w = *reinterpret_cast<const float4*>(master + i);
@@ -157,6 +160,7 @@ EXPORT_KERNEL(store, store)
 
 extern "C" __global__ void store_naive(bf16* params, const float* master,
                                        unsigned long long length) {
+    begin_kernel();
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < length) params[i] = __float2bfloat16_rn(master[i]);
 }

@@ -308,6 +308,7 @@ __device__ __forceinline__ void linear_dw(float* dw, float* db, float* partials,
 #define LINEAR(name, T)                                                                         \
     PRODUCT_KERNEL(name, T)                                                                     \
     (bf16 * y, const bf16* x, const bf16* w, const bf16* b, int m, int n, int k, int y_stride) { \
+        begin_kernel();                                                                          \
         linear<T>(y, x, w, b, m, n, k, y_stride);                                               \
     }                                                                                           \
     EXPORT_KERNEL(name, name)
@@ -319,6 +320,7 @@ LINEAR(linear_small, Small)
     PRODUCT_KERNEL(name, T)                                                                    \
     (bf16 * y, bf16 * pre, const bf16* x, const bf16* w, const bf16* b, int m, int n, int k,   \
      int activation) {                                                                         \
+        begin_kernel();                                                                        \
         linear_act<T>(y, pre, x, w, b, m, n, k, activation);                                   \
     }                                                                                          \
     EXPORT_KERNEL(name, name)
@@ -330,6 +332,7 @@ LINEAR_ACT(linear_act_small, Small)
     PRODUCT_KERNEL(name, T)                                                                    \
     (bf16 * dx, float* partials, const bf16* dy, const bf16* w, int m, int n, int k,           \
      int dy_stride, int add, int k_split) {                                                    \
+        begin_kernel();                                                                        \
         linear_dx<T>(dx, partials, dy, w, m, n, k, dy_stride, add, k_split);                   \
     }                                                                                          \
     EXPORT_KERNEL(name, name)
@@ -341,6 +344,7 @@ LINEAR_DX(linear_dx_small, Small)
     PRODUCT_KERNEL(name, T)                                                                    \
     (bf16 * dpre, const bf16* dy, const bf16* pre, const bf16* w, int m, int n, int k,         \
      int activation) {                                                                         \
+        begin_kernel();                                                                        \
         linear_dx_act<T>(dpre, dy, pre, w, m, n, k, activation);                               \
     }                                                                                          \
     EXPORT_KERNEL(name, name)
@@ -352,6 +356,7 @@ LINEAR_DX_ACT(linear_dx_act_small, Small)
     PRODUCT_KERNEL(name, T)                                                                    \
     (float* dw, float* db, float* partials, const bf16* dy, const bf16* x, int m, int n,       \
      int k, int dy_stride, int k_split) {                                                      \
+        begin_kernel();                                                                        \
         linear_dw<T>(dw, db, partials, dy, x, m, n, k, dy_stride, k_split);                    \
     }                                                                                          \
     EXPORT_KERNEL(name, name)
@@ -365,6 +370,7 @@ LINEAR_DW(linear_dw_small, Small)
 // dx = or += Σ over splits of partials [splits, length]; one thread eight elements.
 extern "C" __global__ void __launch_bounds__(THREADS)
     linear_dx_sum(bf16* dx, const float* partials, unsigned long long length, int splits, int add) {
+    begin_kernel();
     const size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 8;
     if (i >= length) return;
     float total[8] = {};
@@ -390,6 +396,7 @@ EXPORT_KERNEL(linear_dx_sum, linear_dx_sum)
 extern "C" __global__ void __launch_bounds__(THREADS)
     linear_dw_sum(float* dw, float* db, const float* partials, unsigned long long weights,
                   int biases, int splits) {
+    begin_kernel();
     const size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
     if (i >= weights + biases) return;
     const size_t stride = partial_stride(weights, biases);
@@ -438,6 +445,7 @@ __device__ __forceinline__ float dot(const bf16* a, size_t a_step, const bf16* b
 
 extern "C" __global__ void linear_naive(bf16* y, const bf16* x, const bf16* w, const bf16* b,
                                         int rows, int n_out, int n_in, int stride) {
+    begin_kernel();
     int row, o;
     if (!my_element(rows, n_out, row, o)) return;
     float sum = dot(x + size_t(row) * n_in, 1, w + size_t(o) * n_in, 1, n_in);
@@ -448,6 +456,7 @@ EXPORT_KERNEL(linear_naive, linear_naive)
 extern "C" __global__ void linear_act_naive(bf16* y, bf16* pre, const bf16* x, const bf16* w,
                                             const bf16* b, int rows, int n_out, int n_in,
                                             int activation) {
+    begin_kernel();
     int row, o;
     if (!my_element(rows, n_out, row, o)) return;
     float sum = dot(x + size_t(row) * n_in, 1, w + size_t(o) * n_in, 1, n_in);
@@ -459,6 +468,7 @@ EXPORT_KERNEL(linear_act_naive, linear_act_naive)
 
 extern "C" __global__ void linear_dx_naive(bf16* dx, const bf16* dy, const bf16* w, int rows,
                                            int n_in, int n_out, int stride, int add) {
+    begin_kernel();
     int row, i;
     if (!my_element(rows, n_in, row, i)) return;
     float sum = dot(dy + size_t(row) * stride, 1, w + i, n_in, n_out);
@@ -470,6 +480,7 @@ EXPORT_KERNEL(linear_dx_naive, linear_dx_naive)
 extern "C" __global__ void linear_dx_act_naive(bf16* dpre, const bf16* dy, const bf16* pre,
                                                const bf16* w, int rows, int n_in, int n_out,
                                                int activation) {
+    begin_kernel();
     int row, i;
     if (!my_element(rows, n_in, row, i)) return;
     float sum = dot(dy + size_t(row) * n_out, 1, w + i, n_in, n_out);
@@ -481,6 +492,7 @@ EXPORT_KERNEL(linear_dx_act_naive, linear_dx_act_naive)
 
 extern "C" __global__ void linear_dw_naive(float* dw, const bf16* dy, const bf16* x, int n_out,
                                            int n_in, int rows, int stride) {
+    begin_kernel();
     int o, i;
     if (!my_element(n_out, n_in, o, i)) return;
     dw[size_t(o) * n_in + i] += dot(dy + o, stride, x + i, n_in, rows);
@@ -489,6 +501,7 @@ EXPORT_KERNEL(linear_dw_naive, linear_dw_naive)
 
 extern "C" __global__ void linear_db_naive(float* db, const bf16* dy, int n_out, int rows,
                                            int stride) {
+    begin_kernel();
     const int o = blockIdx.x * blockDim.x + threadIdx.x;
     if (o >= n_out) return;
     float sum = 0;

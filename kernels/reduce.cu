@@ -37,6 +37,7 @@ __device__ void conclude(float* control, float norm, float loss) {
 // One thread, as the maths reads.
 extern "C" __global__ void judge_naive(float* control, const float* grads, const float* sums,
                                        unsigned long long length) {
+    begin_kernel();
     double total = 0;
     for (size_t i = 0; i < length; i++) total += double(grads[i]) * grads[i];
     conclude(control, float(sqrt(total)), sums[0]);
@@ -46,6 +47,7 @@ EXPORT_KERNEL(judge_naive, judge_naive)
 // partials [gridDim.x]: each block's share of Σ g².
 extern "C" __global__ void __launch_bounds__(THREADS)
     square_sums(double* partials, const float* grads, unsigned long long length) {
+    begin_kernel();
     double total = 0;
     size_t stride = size_t(gridDim.x) * THREADS;
     size_t thread = size_t(blockIdx.x) * THREADS + threadIdx.x;
@@ -64,6 +66,7 @@ EXPORT_KERNEL(square_sums, square_sums)
 // One block: adds `count` partials and concludes.
 extern "C" __global__ void __launch_bounds__(THREADS)
     judge(float* control, const double* partials, const float* sums, int count) {
+    begin_kernel();
     double total = 0;
     for (int i = threadIdx.x; i < count; i += THREADS) total += partials[i];
     total = block_sum(total);

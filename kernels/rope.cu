@@ -52,6 +52,7 @@ __device__ __forceinline__ void turn8(Vec8& low, Vec8& high, const float (&cos)[
 // One thread a pair; qkv [rows, 3 heads D], of which the first two thirds are turned.
 extern "C" __global__ void rope_naive(bf16* qkv, const float* table, const int* positions,
                                       int heads, int head_dim, int rows, float turn) {
+    begin_kernel();
     size_t pair = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     int half = head_dim / 2, pairs = 2 * heads * half;  // of a row
     if (pair >= size_t(rows) * pairs) return;
@@ -70,6 +71,7 @@ EXPORT_KERNEL(rope_naive, rope_naive)
 extern "C" __global__ void __launch_bounds__(THREADS)
     rope(bf16* qkv, const float* table, const int* positions, int heads, int head_dim, int rows,
          float turn) {
+    begin_kernel();
     int groups = (2 * heads + HEADS - 1) / HEADS;
     Place place = place_of(blockIdx.x * THREADS + threadIdx.x, groups, head_dim);
     if (place.row >= size_t(rows)) return;

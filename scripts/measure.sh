@@ -44,6 +44,7 @@ fi
 export -f verify && export program
 part verify-small 120 bash -c 'verify --sizes small --json "$0"' "$out/verify-small.json"
 part verify-full 480 bash -c 'verify --sizes full --json "$0"' "$out/verify-full.json"
+part verify-overlap 120 bash -c 'verify --overlap --sizes small --repeats 20'
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck synccheck; do
     part "$tool" 300 compute-sanitizer --tool "$tool" --error-exitcode 1 \
@@ -68,6 +69,7 @@ steps() {
   local name=$1 limit=$2
   shift 2
   bench "step-$name" step "$@" --tokens 65536 --budget 3
+  bench "overlap-$name" step "$@" --tokens 65536 --budget 3 --set train.overlap=true
   if [ "$with_torch" = True ]; then
     part "compare-$name" "$limit" "$python" "$peers/gpu_compare.py" "$@" --tokens 65536 \
       --rounds "${ROUNDS:-3}" --program "$program" --json "$out/compare-$name.json"

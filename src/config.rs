@@ -140,6 +140,9 @@ pub struct TrainConfig {
     pub max_skipped: u64,
     /// Round the stored copy of the weights up or down by chance, instead of to nearest.
     pub stochastic_rounding: bool,
+    /// On a GPU from sm_90 on, let a kernel's blocks take their places before the kernel before it
+    /// has ended. Off until it has been measured.
+    pub overlap: bool,
 }
 
 impl Default for DataConfig {
@@ -172,6 +175,7 @@ impl Default for TrainConfig {
             keep: 2,
             max_skipped: 20,
             stochastic_rounding: false,
+            overlap: false,
         }
     }
 }

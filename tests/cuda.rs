@@ -119,6 +119,7 @@ const STORE: Launch = Launch {
     cluster: [1, 1, 1],
     shared: 0,
     cooperative: false,
+    overlaps: false,
 };
 
 fn upload_floats(gpu: &Cuda, values: &[f32]) -> Address {
@@ -410,7 +411,9 @@ fn steps_run_as_graphs() {
             let plain = gpu();
             trained(&Meter::by_clock(plain.clone(), Box::new(plain)))
         };
-        assert_eq!(trained(&Meter::new(gpu())), by_call);
+        let overlapping = Meter::new(gpu());
+        overlapping.device().overlap(true);
+        assert_eq!(trained(&overlapping), by_call);
     });
     let Some(log) = log else { return };
     assert!(log.ends_with("\nreleased\n") && !log.contains("left"), "{log}");

@@ -28,7 +28,9 @@ use warpwright::rng::Philox;
 use warpwright::train::step::{StepKey, Trainer};
 
 fn emulated(kernels: Kernels) -> Gpu {
-    Gpu::new(Box::new(Emulator::new(Modes::default()).unwrap()), kernels)
+    let gpu = Gpu::new(Box::new(Emulator::new(Modes::default()).unwrap()), kernels);
+    gpu.overlap(true);
+    gpu
 }
 
 /// The zoo, at the multiples that kernels take.

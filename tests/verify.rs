@@ -8,6 +8,7 @@ use warpwright::verify::{Request, Sizes, summary, verify};
 fn holds(modes: Modes, kernels: Kernels) {
     let emulator = Emulator::new(modes).unwrap();
     let gpu = Gpu::new(Box::new(emulator), kernels);
+    gpu.overlap(true);
     let name = if kernels == Kernels::Naive { "naive" } else { "fast" };
     let (sizes, seed) = (Sizes::Small, 1);
     let (only, fail_fast) = (None, false);

@@ -20,6 +20,7 @@ typedef struct {
     uint32_t grid[3], block[3], cluster[3]; /* cluster: zeros or ones for none */
     uint32_t shared_bytes;
     uint32_t cooperative; /* all CTAs co-resident */
+    uint32_t overlaps;    /* may begin before the kernels before it have ended */
 } EmuLaunch;
 
 typedef struct {

@@ -40,6 +40,7 @@ void warp_collective(uint32_t mask, Collective kind, void* argument, Finish fini
 constexpr int WHOLE_CTA = -1;
 void barrier_sync(int id, int threads, Loc loc);
 void barrier_arrive(int id, int threads, Loc loc);
+void earlier_kernels_awaited();
 void cluster_arrive(Loc loc);
 void cluster_wait(Loc loc);
 

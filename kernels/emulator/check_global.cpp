@@ -172,6 +172,10 @@ void access_global(Checker& k, Fiber* fiber, const void* p, uint32_t bytes, bool
                  std::to_string(fiber->index));
         return;
     }
+    if (k.worker->launch->request->overlaps && !fiber->earlier_awaited)
+        find(k, std::string("before the kernels before have ended: ") +
+                    (write ? "write at " : "read at ") + site_name(k, site),
+             where_in(*buffer, address));
     if (bytes == 1) return;  // two bytes share a granule: neighbours would seem to race
     GlobalAccess now{fiber->cta->linear, k.known_to(fiber->gang_index)[fiber->gang_index],
                      uint16_t(fiber->index), site, atomic};

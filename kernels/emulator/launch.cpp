@@ -16,6 +16,8 @@ static EmuModes modes{};
 
 extern "C" void emu_configure(const EmuModes* wanted) { modes = *wanted; }
 
+void earlier_kernels_awaited() { worker->current->earlier_awaited = true; }
+
 static void fiber_main() {
     fiber_entered();
     Worker* w = worker;
@@ -26,6 +28,9 @@ static void fiber_main() {
     if (!fiber->stores.empty())
         fail(fiber->stores.front().loc, "the thread exits without waiting for this bulk store, "
              "which may still read shared memory");
+    if (w->launch->request->overlaps && !fiber->earlier_awaited)
+        fail(Loc::here(), "a thread exits without waiting for the kernels before: those after this "
+             "one may then begin before they have ended");
     thread_exits(w, fiber);
     run_next(w);
     __builtin_unreachable();
@@ -49,6 +54,7 @@ static void reset_fiber(Fiber& fiber, Cta& cta, uint32_t index, uint32_t gang_in
     fiber.wgmma_groups = 0;
     fiber.wgmma_fenced = false;
     fiber.cluster_arrived = false;
+    fiber.earlier_awaited = false;
     if (!fiber.stack) make_stack(fiber);
     start_fiber(fiber, fiber_main);
 }

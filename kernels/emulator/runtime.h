@@ -108,6 +108,7 @@ struct Fiber {
     bool wgmma_fenced = false;
     uint32_t cluster_phase = 0;
     bool cluster_arrived = false;
+    bool earlier_awaited = false;  // the kernels before this one
 };
 
 // A warp collective in the making.

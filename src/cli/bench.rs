@@ -358,7 +358,8 @@ fn whole_step(args: &StepArgs) -> Result<()> {
     let free = session.gpu.driver().free_memory()?;
     let room = if args.common.emulated() { Room::host() } else { Room::gpu(free) };
     room.check(plan.bytes())?;
-    let families = verify::families().filter(|name| *name != "mask").collect::<Vec<_>>();
+    session.gpu.overlap(wanted.config.train.overlap);
+    let families = verify::families().collect::<Vec<_>>();
     session.start("step", wanted.words(lengths), &families)?;
     let shape = wanted.shape(lengths);
     let nvml = session.nvml.as_ref();

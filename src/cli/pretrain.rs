@@ -152,7 +152,9 @@ fn open(config: &Config, found: Option<Gpu>) -> Result<Option<Gpu>> {
     if let Err(why) = kernels::supports(&config.arch(None)?) {
         bail!("{why}; or train on the CPU, with --device cpu");
     }
-    Ok(Some(found.map_or_else(|| gpu::open(place, Kernels::Fast), Ok)?))
+    let gpu = found.map_or_else(|| gpu::open(place, Kernels::Fast), Ok)?;
+    gpu.overlap(config.train.overlap);
+    Ok(Some(gpu))
 }
 
 /// Steps of a run on a GPU whose ops are timed: few, since each is then waited for, and not the

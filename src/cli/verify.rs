@@ -45,6 +45,9 @@ pub struct VerifyArgs {
     /// Emulator: count bank conflicts and memory sectors by source line
     #[arg(long)]
     pub counters: bool,
+    /// GPU: let a kernel begin before the one before it has ended, as `train.overlap` does
+    #[arg(long)]
+    pub overlap: bool,
     /// Runs of each launch that must give the same bits
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub repeats: usize,
@@ -169,7 +172,9 @@ fn open(args: &VerifyArgs, kernels: Kernels) -> Result<Gpu> {
         if modes(args) != (Modes { seed: modes(args).seed, ..Modes::default() }) {
             bail!("--build, --order, --lazy and --counters are the emulator's");
         }
-        return Ok(gpu::open(Place::Cuda, kernels)?);
+        let gpu = gpu::open(Place::Cuda, kernels)?;
+        gpu.overlap(args.overlap);
+        return Ok(gpu);
     }
     if args.counters && build(args) != Build::Check {
         bail!("only the check build counts: leave --build away");
@@ -178,7 +183,10 @@ fn open(args: &VerifyArgs, kernels: Kernels) -> Result<Gpu> {
         Some(library) => Emulator::at(library, modes(args))?,
         None => Emulator::new(modes(args))?,
     };
-    Ok(Gpu::new(Box::new(emulator), kernels))
+    // It runs one kernel at a time, and makes sure that each could overlap with others.
+    let gpu = Gpu::new(Box::new(emulator), kernels);
+    gpu.overlap(true);
+    Ok(gpu)
 }
 
 fn build(args: &VerifyArgs) -> Build {

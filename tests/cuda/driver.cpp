@@ -333,6 +333,7 @@ API cuLaunchKernelEx(const Config* config, Function* function, void** params, vo
         const Attribute& attribute = config->attributes[i];
         if (attribute.id == 4) memcpy(launch.cluster, attribute.cluster, sizeof launch.cluster);
         else if (attribute.id == 2) launch.cooperative = uint32_t(attribute.cooperative);
+        else if (attribute.id == 6) launch.overlaps = uint32_t(attribute.cooperative);
         else return INVALID_VALUE;
     }
     const uint32_t* cluster = launch.cluster;

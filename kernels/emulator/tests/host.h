@@ -96,6 +96,7 @@ struct Options {
     Dim grid{}, block{}, cluster{};
     uint32_t shared = 0;
     bool cooperative = false;
+    bool overlaps = false;
 };
 
 // Arguments by value, as the kernel declares them. Empty, or what went wrong.
@@ -107,7 +108,8 @@ std::string launch(const char* kernel, const Options& o, A... arguments) {
                       {o.block.x, o.block.y, o.block.z},
                       {o.cluster.x, o.cluster.y, o.cluster.z},
                       o.shared,
-                      o.cooperative};
+                      o.cooperative,
+                      o.overlaps};
     return emu_launch(&request, pointers) ? emu_error() : "";
 }
 

@@ -44,6 +44,8 @@ static const Misuse MISUSES[] = {
     {"bad_cluster_race", 2, 1, 2, 0, true, "race: ", ""},
     {"bad_shared_arrays", 1, 32, 1, 0, false, "shared arrays", ""},
     {"bad_shared_bounds", 1, 32, 1, 0, true, "", ""},
+    {"bad_overlap", 1, 32, 1, 0, true, "before the kernels before have ended: read", "'x' byte 0"},
+    {"bad_early_exit", 1, 32, 1, 0, false, "exits without waiting for the kernels before", ""},
 };
 
 // Buffers that serve every misuse: `out`, and `x` or a map or a size as the kernel has it.
@@ -53,6 +55,7 @@ static std::string commit(const Misuse& misuse) {
     Device<bf16> matrix(random_bf16(64 * 64, 2), "matrix");
     Options options{{misuse.blocks}, {misuse.threads}, {misuse.cluster}, misuse.shared};
     std::string kernel = misuse.kernel;
+    options.overlaps = kernel == "bad_overlap" || kernel == "bad_early_exit";
     if (kernel == "bad_bounds") return launch(misuse.kernel, options, out.data, 256);
     if (kernel == "bad_turnstile" || kernel == "bad_release")
         return launch(misuse.kernel, options, word.data, out.data);

@@ -263,3 +263,17 @@ extern "C" __global__ void bad_shared_bounds(float* out) {
     out[threadIdx.x] = tile[threadIdx.x];
 }
 EXPORT_KERNEL(bad_shared_bounds, bad_shared_bounds)
+
+extern "C" __global__ void bad_overlap(float* out, const float* x) {
+    float value = x[threadIdx.x];  // of a kernel that may still run
+    begin_kernel();
+    out[threadIdx.x] = value;
+}
+EXPORT_KERNEL(bad_overlap, bad_overlap)
+
+extern "C" __global__ void bad_early_exit(float* out, const float*) {
+    if (threadIdx.x >= 16) return;  // the kernel after this one waits for nobody else
+    begin_kernel();
+    out[threadIdx.x] = 1;
+}
+EXPORT_KERNEL(bad_early_exit, bad_early_exit)

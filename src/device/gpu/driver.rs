@@ -49,6 +49,9 @@ pub struct Launch {
     pub shared: u32,
     /// All blocks are resident at once, so that they may wait for one another.
     pub cooperative: bool,
+    /// It may begin before the work before it has ended, and waits for that itself (programmatic
+    /// dependent launch), where the chip can.
+    pub overlaps: bool,
 }
 
 /// A tile of a tensor in global memory, as TMA fetches it.

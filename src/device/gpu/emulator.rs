@@ -76,6 +76,7 @@ struct EmuLaunch {
     cluster: [u32; 3],
     shared_bytes: u32,
     cooperative: u32,
+    overlaps: u32,
 }
 
 /// The library's functions, as `kernels/emulator/api.h` declares them.
@@ -354,6 +355,7 @@ impl Driver for Emulator {
             cluster: launch.cluster,
             shared_bytes: launch.shared,
             cooperative: launch.cooperative.into(),
+            overlaps: launch.overlaps.into(),
         };
         let _calling = self.call();
         // SAFETY: by the caller's promise.

@@ -225,6 +225,7 @@ impl Gpu {
             cluster: [1, 1, 1],
             shared: shape.shared,
             cooperative: shape.cooperative,
+            overlaps: self.state.overlaps.get() && !shape.cooperative,
         };
         if let Some(noted) = &mut *self.state.noting.borrow_mut() {
             let mut params = Params::default();

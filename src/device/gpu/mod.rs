@@ -87,6 +87,8 @@ struct State {
     /// What lives within one op: address and bytes.
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
+    /// Whether a kernel may begin before the one before it has ended.
+    overlaps: Cell<bool>,
     /// Work that is taken down instead of being done; see [`replay`].
     noting: RefCell<Option<Vec<Work>>>,
     tables: RefCell<Tables>,
@@ -206,6 +208,7 @@ impl Gpu {
             fault: RefCell::default(),
             workspace,
             product_cut: Cell::default(),
+            overlaps: Cell::default(),
             noting: RefCell::default(),
             tables: RefCell::default(),
         };
@@ -219,6 +222,11 @@ impl Gpu {
     /// Whether the plain kernels were asked for.
     pub(crate) fn naive(&self) -> bool {
         self.kernels == Kernels::Naive
+    }
+
+    /// Lets kernels begin before those before them have ended, or not.
+    pub fn overlap(&self, overlaps: bool) {
+        self.state.overlaps.set(overlaps);
     }
 
     /// Cuts all products from now on so; `None` leaves it to the host again.

@@ -67,6 +67,13 @@ impl Form {
     }
 }
 
+/// Whether a kernel, as such a GPU gets it, has the instructions by which it waits for others:
+/// those of `kernels/ptx/grid.cuh`, which are for machine code from sm_90 on.
+pub fn waits(kernel: &str, capability: (u32, u32)) -> bool {
+    let chips = built().filter(|built| built.kernel == kernel).map(|built| built.arch);
+    matches!(Form::of(chips, capability), Form::Code(chip) if number(chip) >= (9, 0))
+}
+
 /// The compute capability of a chip such as `sm_90a`.
 fn number(chip: &str) -> (u32, u32) {
     let digits = chip.trim_start_matches("sm_").trim_end_matches('a');

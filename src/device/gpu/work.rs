@@ -49,7 +49,8 @@ impl Work {
     pub fn may_replace(&self, old: &Work) -> bool {
         match (self, old) {
             (Work::Launch(new, _), Work::Launch(old, _)) => {
-                (new.cluster, new.cooperative) == (old.cluster, old.cooperative)
+                let kind = |launch: &Launch| (launch.cluster, launch.cooperative, launch.overlaps);
+                kind(new) == kind(old)
             }
             (Work::Fill { .. }, Work::Fill { .. }) => true,
             (new, old) => new == old,

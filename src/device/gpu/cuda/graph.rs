@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use cudarc::driver::result::{graph, stream};
 use cudarc::driver::sys::{
-    self, CUDA_KERNEL_NODE_PARAMS, CUDA_MEMSET_NODE_PARAMS, CUgraph, CUgraphExec,
+    self, CUDA_KERNEL_NODE_PARAMS, CUDA_MEMSET_NODE_PARAMS, CUgraph, CUgraphEdgeData, CUgraphExec,
     CUgraphInstantiate_flags, CUgraphNode, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 
@@ -78,6 +78,8 @@ impl Cuda {
         }
         let mut status = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
         let (mut last, mut count): (*const CUgraphNode, usize) = (null(), 0);
+        // Asked for, or the driver refuses to tell of kernels that overlap.
+        let mut edges: *const CUgraphEdgeData = null();
         // SAFETY: the driver writes what it is given places for; the nodes that it points to are
         // its own, until the next call for this stream.
         unsafe {
@@ -87,7 +89,7 @@ impl Cuda {
                 null_mut(),
                 null_mut(),
                 &mut last,
-                null_mut(),
+                &mut edges,
                 &mut count,
             );
             self.told(answer.result())?;

@@ -74,6 +74,8 @@ struct Function {
     sizes: Vec<u32>,
     /// Dynamic shared memory that it was opted in for [bytes].
     shared: Cell<u32>,
+    /// Whether it waits for the kernels before it.
+    waits: bool,
     /// Whether it was opted in for clusters of more than [`PORTABLE_CLUSTER`] blocks.
     wide: Cell<bool>,
 }
@@ -165,6 +167,7 @@ impl Cuda {
             handle,
             sizes: parameters(handle),
             shared: Cell::new(SHARED_BY_DEFAULT),
+            waits: kernels::waits(kernel, self.properties.capability),
             wide: Cell::new(false),
         };
         self.functions.borrow_mut().insert(kernel.to_string(), function);
@@ -279,7 +282,7 @@ impl Driver for Cuda {
         let functions = self.functions.borrow();
         let function = &functions[launch.kernel];
         self.permit(function, launch)?;
-        let (mut attributes, count) = attributes(launch);
+        let (mut attributes, count) = attributes(launch, launch.overlaps && function.waits);
         let [grid, block] = [launch.grid, launch.block];
         let config = CUlaunchConfig {
             gridDimX: grid[0],
@@ -414,10 +417,10 @@ impl Driver for Cuda {
 }
 
 /// What a launch asks for beyond grid and block: the attributes, and how many of them count.
-fn attributes(launch: &Launch) -> ([CUlaunchAttribute; 2], u32) {
+fn attributes(launch: &Launch, overlaps: bool) -> ([CUlaunchAttribute; 3], u32) {
     let attribute = |id, value| CUlaunchAttribute { id, pad: [0; 4], value };
     let ignored = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_IGNORE;
-    let mut attributes = [attribute(ignored, CUlaunchAttributeValue { pad: [0; 64] }); 2];
+    let mut attributes = [attribute(ignored, CUlaunchAttributeValue { pad: [0; 64] }); 3];
     let mut count = 0;
     let mut add = |id, value| {
         attributes[count] = attribute(id, value);
@@ -432,6 +435,10 @@ fn attributes(launch: &Launch) -> ([CUlaunchAttribute; 2], u32) {
     if launch.cooperative {
         let value = CUlaunchAttributeValue { cooperative: 1 };
         add(CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value);
+    }
+    if overlaps {
+        let value = CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        add(CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, value);
     }
     (attributes, count as u32)
 }
