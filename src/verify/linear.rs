@@ -147,13 +147,27 @@ const SMALL: [[usize; 3]; 3] = [[1, 8, 8], [67, 72, 40], [130, 136, 200]];
 /// The same for every tile and splits of k.
 const TILED: [usize; 3] = [200, 136, 264];
 
+/// For the kernels of sm_90a, whose blocks stay: three rows of tiles and a few columns on two
+/// blocks, with tails of all three extents, and more steps of k than stages.
+const STAYING: [usize; 3] = [331, 328, 264];
+
+fn described(cut: ProductCut) -> String {
+    match cut {
+        ProductCut::Portable { tile, splits } => {
+            format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile])
+        }
+        ProductCut::Hopper { tile, cluster, splits, .. } => {
+            let tile = ["coop 128x256", "coop 256x128", "ping 128x192", "ping 128x128"][tile];
+            format!(", {tile}, cluster of {cluster}, k / {splits}")
+        }
+    }
+}
+
 pub fn linear(v: &mut Verifier) {
-    let sizes = v.sizes;
+    let (sizes, hopper) = (v.sizes, v.gpu.has_hopper());
     let mut check = |[rows, n_in, n_out]: [usize; 3], bias, what: What, cut: Option<ProductCut>| {
         let mut shape = format!("{rows} × {n_in} → {n_out}{}", if bias { "" } else { ", no bias" });
-        if let Some(ProductCut { tile, splits }) = cut {
-            shape += &format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile]);
-        }
+        shape += &cut.map_or(String::new(), described);
         v.check(what.name(), shape, &Product { rows, n_in, n_out, bias, what, cut });
     };
     for what in EACH {
@@ -162,15 +176,29 @@ pub fn linear(v: &mut Verifier) {
         check([37, 64, 101], true, what, None);
         check([5, 64, 2], false, what, None);
         for tile in 0..3 {
-            check(TILED, true, what, Some(ProductCut { tile, splits: 1 }));
+            check(TILED, true, what, Some(ProductCut::Portable { tile, splits: 1 }));
             if matches!(what, What::Dx(_) | What::Dw) {
-                check(TILED, what == What::Dw, what, Some(ProductCut { tile, splits: 3 }));
+                let cut = ProductCut::Portable { tile, splits: 3 };
+                check(TILED, what == What::Dw, what, Some(cut));
             }
         }
     }
     for activation in ACTIVATIONS {
         check([33, 16, 24], true, What::Act(activation), None);
         check([33, 16, 24], true, What::DxAct(activation), None);
+    }
+    if hopper {
+        for what in EACH {
+            for tile in 0..4 {
+                for cluster in [1, 2] {
+                    let cut = |splits| ProductCut::Hopper { tile, cluster, splits, blocks: 2 };
+                    check(STAYING, true, what, Some(cut(1)));
+                    if what == What::Dw {
+                        check(STAYING, tile % 2 == 0, what, Some(cut(3)));
+                    }
+                }
+            }
+        }
     }
     if sizes == Sizes::Full {
         let shapes = [[960, 736, 1504], [960, 1024, 2048], [960, 4096, 1504], [4096, 736, 2048]];

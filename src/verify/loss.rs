@@ -119,7 +119,7 @@ pub fn loss(v: &mut Verifier) {
         }
     }
     // Weight gradients in shares, whose sums of an odd number of biases end within a vector.
-    let cut = Some(ProductCut { tile: 2, splits: 2 });
+    let cut = Some(ProductCut::Portable { tile: 2, splits: 2 });
     let check =
         HeadLoss { rows: 100, width: 64, vocab: 203, chunk: 100, bias: true, train: true, cut };
     v.check("head_loss", "100 × 64 → 203, k / 2".into(), &check);

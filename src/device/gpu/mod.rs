@@ -26,7 +26,7 @@ use half::bf16;
 
 use crate::device::cpu::HostElement;
 use crate::device::{Buffer, Class, Fetched, Format, Memory};
-use driver::{Address, Driver, DriverError, Fetch, Result};
+use driver::{Address, Driver, DriverError, Fetch, Properties, Result, TensorMap, TileShape};
 
 /// Which kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +60,9 @@ pub fn available() -> bool {
     open(Place::Cuda, Kernels::Fast).is_ok()
 }
 
+/// The compute capability of H100 and H200, which some kernels are for.
+const HOPPER: (u32, u32) = (9, 0);
+
 /// A GPU.
 #[derive(Debug, Clone)]
 pub struct Gpu {
@@ -83,16 +86,31 @@ struct State {
     /// What lives within one op: address and bytes.
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
+    gemm: Cell<Gemm>,
+}
+
+/// Which kernels multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Gemm {
+    /// Those of the chip, where they take a shape
+    #[default]
+    Auto,
+    /// kernels/product.cu, which run on every chip
+    Portable,
+    /// kernels/product_hopper.cu, for sm_90a; what they do not take, the portable ones do
+    Hopper,
 }
 
 /// How products are cut where the choice is not left to the host: for checks, which must meet every
-/// tile at any shape, and for sweeps that measure them.
+/// tile at any shape, and for sweeps that measure them. Splits are shares of the inner dimension,
+/// where a kernel can split it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProductCut {
+pub enum ProductCut {
     /// Tile of `kernels/product.cuh`: 0 large, 1 medium, 2 small.
-    pub tile: usize,
-    /// Shares of the inner dimension, where a kernel can split it.
-    pub splits: usize,
+    Portable { tile: usize, splits: usize },
+    /// Tile of `kernels/product_hopper.cuh`, in its order, blocks of a cluster, 1 or 2, and the
+    /// most blocks in all.
+    Hopper { tile: usize, cluster: usize, splits: usize, blocks: usize },
 }
 
 impl Drop for State {
@@ -122,8 +140,8 @@ impl State {
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>, kernels: Kernels) -> Gpu {
         let workspace = RefCell::new((Address(0), 0));
-        let product_cut = Cell::default();
-        let state = State { driver, fault: RefCell::default(), workspace, product_cut };
+        let (product_cut, gemm) = (Cell::default(), Cell::default());
+        let state = State { driver, fault: RefCell::default(), workspace, product_cut, gemm };
         Gpu { state: Rc::new(state), kernels }
     }
 
@@ -134,6 +152,28 @@ impl Gpu {
     /// Whether the plain kernels were asked for.
     pub(crate) fn naive(&self) -> bool {
         self.kernels == Kernels::Naive
+    }
+
+    /// Multiplies by these kernels from now on; an error where the chip has not got them.
+    pub fn use_gemm(&self, gemm: Gemm) -> Result<()> {
+        if gemm == Gemm::Hopper && !self.has_hopper() {
+            let Properties { name, capability: (major, minor), .. } = self.driver().properties();
+            return Err(DriverError(format!(
+                "the hopper products are for compute capability 9.0, and {name} has \
+                 {major}.{minor}: leave --gemm away"
+            )));
+        }
+        self.state.gemm.set(gemm);
+        Ok(())
+    }
+
+    /// Whether the chip runs kernels for sm_90a.
+    pub fn has_hopper(&self) -> bool {
+        self.driver().properties().capability == HOPPER
+    }
+
+    pub(crate) fn gemm(&self) -> Gemm {
+        self.state.gemm.get()
     }
 
     /// Cuts all products from now on so; `None` leaves it to the host again.
@@ -179,6 +219,12 @@ impl Gpu {
     /// Copies to the workspace or another place that is not a tensor.
     pub(crate) fn upload(&self, to: Address, bytes: &[u8]) {
         self.state.attempt("upload", |driver| driver.upload(to, bytes));
+    }
+
+    /// How TMA sees a tensor.
+    pub(crate) fn tensor_map(&self, shape: &TileShape) -> TensorMap {
+        let map = self.state.attempt("tensor map", |driver| driver.tensor_map(shape));
+        map.unwrap_or(TensorMap([0; 16]))
     }
 
     /// Sets `bytes` of memory to zero.
