@@ -215,7 +215,7 @@ struct Ring {
     __device__ __forceinline__ void release(int stage, int cluster) const {
         const int lane = threadIdx.x % 32;
         if (lane < cluster)
-            ptx::mbarrier_arrive_remote(ptx::map_address(empty(stage), lane));
+            ptx::mbarrier_arrive_remote_read(ptx::map_address(empty(stage), lane));
     }
 
 private:
@@ -237,6 +237,8 @@ __device__ __forceinline__ void produce(const CUtensorMap* a, const CUtensorMap*
     const bool alone = schedule.cluster == 1;
     const uint16_t both = 3;
     const int rank = alone ? 0 : ptx::cluster_rank();
+    ptx::tma_prefetch(a);
+    ptx::tma_prefetch(b);
     Cursor<T::STAGES> at;
     schedule.for_each<T>([&](const Work& work) {
         for (int step = 0; step < work.steps; step++, at.next()) {
@@ -319,7 +321,7 @@ __device__ __forceinline__ void consume(const Ring<T>& ring, const Schedule& sch
     constexpr bool PING_PONG = T::FORM == Form::PING_PONG;
     const int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 - 4;
     const int row = PING_PONG ? 0 : group * T::GROUP_M;
-    Outlet<T::SLOTS> outlet(ring.slots_smem(warp), ring.arrived(warp));
+    Outlet<Ring<T>, T::SLOTS> outlet(ring);
     Cursor<T::STAGES> at;
     const Turns<T> turns(group);
     bool others = PING_PONG && group == 1;

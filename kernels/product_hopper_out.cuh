@@ -33,20 +33,24 @@ struct Corner {
 
 // ------------------------------------------------------------------ slots
 
-template <int SLOTS>
+// Of a warp. It keeps no addresses: they follow from the warp's number, and registers are few.
+template <class Ring, int SLOTS>
 class Outlet {
-    unsigned char* slots_smem;
-    uint64_t* arrived;  // one a slot, for what TMA brings
+    const Ring& ring;
     uint32_t taken = 0;
 
     __device__ __forceinline__ static bool leads() { return threadIdx.x % 32 == 0; }
+    __device__ __forceinline__ static int warp() { return threadIdx.x / 32 - 4; }
     __device__ __forceinline__ unsigned char* slot(uint32_t piece) const {
-        return slots_smem + piece % SLOTS * SLOT_BYTES;
+        return ring.slots_smem(warp()) + piece % SLOTS * SLOT_BYTES;
+    }
+    // Completes when TMA has filled the slot.
+    __device__ __forceinline__ uint64_t* arrived(uint32_t piece) const {
+        return ring.arrived(warp()) + piece % SLOTS;
     }
 
 public:
-    __device__ __forceinline__ Outlet(unsigned char* slots_smem, uint64_t* arrived)
-        : slots_smem(slots_smem), arrived(arrived) {}
+    __device__ __forceinline__ explicit Outlet(const Ring& ring) : ring(ring) {}
 
     // The next COUNT slots, neighbours and free. All pieces of an epilogue take as many.
     template <int COUNT = 1>
@@ -60,7 +64,7 @@ public:
 
     // The next slot, with what `fetch` asked for.
     __device__ __forceinline__ unsigned char* receive() {
-        ptx::mbarrier_wait(arrived + taken % SLOTS, taken / SLOTS & 1);
+        ptx::mbarrier_wait(arrived(taken), taken / SLOTS & 1);
         return slot(taken++);
     }
 
@@ -69,8 +73,8 @@ public:
         if (!leads()) return;
         const uint32_t piece = taken + ahead;
         ptx::bulk_wait_read<0>();
-        ptx::mbarrier_arrive_expect_tx(arrived + piece % SLOTS, SLOT_BYTES);
-        ptx::tma_load_2d(slot(piece), from, arrived + piece % SLOTS, x, y);
+        ptx::mbarrier_arrive_expect_tx(arrived(piece), SLOT_BYTES);
+        ptx::tma_load_2d(slot(piece), from, arrived(piece), x, y);
     }
 
     // Sends what the warp wrote: one lane calls store().
@@ -366,9 +370,8 @@ struct Piece {
 };
 
 // Before a tile is multiplied: starts to fetch what its epilogue needs.
-template <class T, class Out>
-__device__ __forceinline__ void begin_results(Outlet<T::SLOTS>& outlet, const Out& out,
-                                              const Corner& corner) {
+template <class T, class O, class Out>
+__device__ __forceinline__ void begin_results(O& outlet, const Out& out, const Corner& corner) {
     if (!out.beside()) return;
     for (int i = 0; i < min(T::SLOTS, Piece<T, Out>::COUNT); i++) {
         const Piece<T, Out> at(corner, i);
@@ -377,9 +380,9 @@ __device__ __forceinline__ void begin_results(Outlet<T::SLOTS>& outlet, const Ou
 }
 
 // After: piece by piece, strip by strip.
-template <class T, class Out>
-__device__ __forceinline__ void store_results(const Results<T>& acc, Outlet<T::SLOTS>& outlet,
-                                              const Out& out, const Corner& corner) {
+template <class T, class O, class Out>
+__device__ __forceinline__ void store_results(const Results<T>& acc, O& outlet, const Out& out,
+                                              const Corner& corner) {
     constexpr int STRIPS = Out::COLUMNS / STRIP, ALL = T::BLOCKS * T::N / STRIP;
     auto next = out.load(corner.column);
 #pragma unroll 1

@@ -16,7 +16,7 @@ pub mod launch;
 pub(crate) mod limits;
 pub mod module;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -63,6 +63,9 @@ pub fn available() -> bool {
 /// The compute capability of H100 and H200, which some kernels are for.
 const HOPPER: (u32, u32) = (9, 0);
 
+/// A kernel that a program built for other chips alone has not got.
+const A_HOPPER_KERNEL: &str = "linear_coop_128x256";
+
 /// A GPU.
 #[derive(Debug, Clone)]
 pub struct Gpu {
@@ -87,6 +90,8 @@ struct State {
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
     gemm: Cell<Gemm>,
+    /// Whether there are kernels for sm_90a; asked once.
+    hopper: OnceCell<bool>,
 }
 
 /// Which kernels multiply.
@@ -140,8 +145,14 @@ impl State {
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>, kernels: Kernels) -> Gpu {
         let workspace = RefCell::new((Address(0), 0));
-        let (product_cut, gemm) = (Cell::default(), Cell::default());
-        let state = State { driver, fault: RefCell::default(), workspace, product_cut, gemm };
+        let state = State {
+            driver,
+            fault: RefCell::default(),
+            workspace,
+            product_cut: Cell::default(),
+            gemm: Cell::default(),
+            hopper: OnceCell::new(),
+        };
         Gpu { state: Rc::new(state), kernels }
     }
 
@@ -159,17 +170,21 @@ impl Gpu {
         if gemm == Gemm::Hopper && !self.has_hopper() {
             let Properties { name, capability: (major, minor), .. } = self.driver().properties();
             return Err(DriverError(format!(
-                "the hopper products are for compute capability 9.0, and {name} has \
-                 {major}.{minor}: leave --gemm away"
+                "the hopper products are for compute capability 9.0, compiled for sm_90a; {name} \
+                 has {major}.{minor}: leave --gemm away"
             )));
         }
         self.state.gemm.set(gemm);
         Ok(())
     }
 
-    /// Whether the chip runs kernels for sm_90a.
+    /// Whether there are kernels for sm_90a, and a chip that runs them.
     pub fn has_hopper(&self) -> bool {
-        self.driver().properties().capability == HOPPER
+        let has = || {
+            let driver = self.driver();
+            driver.properties().capability == HOPPER && driver.signature(A_HOPPER_KERNEL).is_ok()
+        };
+        *self.state.hopper.get_or_init(has)
     }
 
     pub(crate) fn gemm(&self) -> Gemm {

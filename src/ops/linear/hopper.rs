@@ -451,32 +451,27 @@ mod tests {
         assert_eq!(cut.blocks, 130);
     }
 
-    /// The table of LOG.md, as Markdown:
-    /// `cargo test --lib hopper::tests::predictions -- --ignored --nocapture`
+    /// benches/results/products-predicted.md:
+    /// `cargo test --release --lib hopper::tests::predictions -- --ignored --nocapture`
     #[test]
     #[ignore = "prints a table"]
     fn predictions() {
-        const MODELS: [(&str, usize); 4] =
-            [("GPT-2 124M, BERT-base", 768), ("BERT-large", 1024), ("GPT-2 1.5B", 1600), ("", 0)];
         println!(
-            "| model | product | m × n × k | tile | blocks × waves | k / | GB | TFLOP \
-                  | µs | floor | % |"
+            "| model | product | m × n × k | tile | stages | shared B | blocks × waves | k / \
+                  | GB | TFLOP | floor µs | predicted µs | floor / predicted |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|");
-        for (model, c) in MODELS.into_iter().filter(|(_, c)| *c > 0) {
-            for (layer, n_in, n_out, act) in [
-                ("qkv", c, 3 * c, false),
-                ("out", c, c, false),
-                ("fc", c, 4 * c, true),
-                ("proj", 4 * c, c, true),
-            ] {
-                let forward =
-                    if act && layer == "fc" { Product::activated } else { Product::stored };
-                let dx = if act && layer == "proj" { Product::activated } else { Product::stored };
+        println!("|{}", "---|".repeat(13));
+        for (model, c) in [("d = 768", 768), ("d = 1024", 1024), ("d = 1600", 1600)] {
+            let layers = [("qkv", c, 3 * c), ("out", c, c), ("fc", c, 4 * c), ("proj", 4 * c, c)];
+            for (layer, n_in, n_out) in layers {
+                let stored = (Product::stored as fn(usize, usize, usize) -> Product, "");
+                let activated = (Product::activated as fn(usize, usize, usize) -> Product, ", act");
+                let forward = if layer == "fc" { activated } else { stored };
+                let dx = if layer == "proj" { activated } else { stored };
                 for (what, p) in [
-                    ("y", forward(TOKENS, n_out, n_in)),
-                    ("dx", dx(TOKENS, n_in, n_out)),
-                    ("dW", Product::summed(n_out, n_in, TOKENS)),
+                    (format!("y{}", forward.1), forward.0(TOKENS, n_out, n_in)),
+                    (format!("dx{}", dx.1), dx.0(TOKENS, n_in, n_out)),
+                    ("dW, db".into(), Product::summed(n_out, n_in, TOKENS)),
                 ] {
                     println!("| {model} | {layer} {what} {}", row(&p));
                 }
@@ -499,22 +494,18 @@ mod tests {
         let (bytes, flops) = (2.0 * (m + n) * k + results * m * n, 2.0 * m * n * k);
         let floor = (flops / 790e12).max(bytes / chip::MEMORY);
         let time = seconds(&cut, p);
+        let tile_words = format!("{form} {} × {}", tile.m, tile.n);
+        let blocks = format!("{} × {:.2}", cut.blocks, items / cut.blocks as f64);
+        let work = format!("{:.2} | {:.3}", bytes / 1e9, flops / 1e12);
+        let times = format!("{:.0} | {:.0} | {:.2}", floor * 1e6, time * 1e6, floor / time);
         format!(
-            "| {} × {} × {} | {form} {}x{} | {} × {:.2} | {} | {:.2} | {:.3} | {:.0} | {:.0} \
-             | {:.0} |",
+            "| {} × {} × {} | {tile_words} | {} | {} | {blocks} | {} | {work} | {times} |",
             p.m,
             p.n,
             p.k,
-            tile.m,
-            tile.n,
-            cut.blocks,
-            items / cut.blocks as f64,
-            cut.splits,
-            bytes / 1e9,
-            flops / 1e12,
-            time * 1e6,
-            floor * 1e6,
-            100.0 * floor / time
+            tile.stages,
+            tile.shared(),
+            cut.splits
         )
     }
 }
