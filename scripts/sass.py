@@ -21,6 +21,7 @@ COLUMNS = [
     ("products", r"(HMMA|HGMMA)\."),
     ("LDSM", r"LDSM\."),
     ("LDGSTS", r"LDGSTS\."),
+    ("TMA", r"UTMA(LDG|STG|REDG)"),
     ("loads of 16 B", r"LDG\.E\.128|LDG\.E\.\S*\.128"),
     ("other loads", r"LDG\."),
     ("stores of 16 B", r"STG\.E\.128|STG\.E\.\S*\.128"),

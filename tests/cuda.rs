@@ -504,18 +504,20 @@ fn tensor_maps_are_encoded_and_refused() {
 fn verification_passes_over_the_driver() {
     let log = on_driver("verification_passes_over_the_driver", "", || {
         let gpu = Gpu::new(Box::new(gpu()), Kernels::Fast);
-        let (sizes, only) = (Sizes::Small, Some("optimizer"));
-        let request = Request {
-            gpu: &gpu,
-            kernels: "fast",
-            sizes,
-            seed: 1,
-            repeats: 2,
-            only,
-            fail_fast: true,
-        };
-        let rows = verify(request, &mut |row| println!("{}", row.line()));
-        assert!(rows.len() > 20 && rows.iter().all(|row| row.passed()));
+        // Arenas and one launch; tensor maps, clusters and workspace.
+        for family in ["optimizer", "linear"] {
+            let request = Request {
+                gpu: &gpu,
+                kernels: "fast",
+                sizes: Sizes::Small,
+                seed: 1,
+                repeats: 1,
+                only: Some(family),
+                fail_fast: true,
+            };
+            let rows = verify(request, &mut |row| println!("{}", row.line()));
+            assert!(rows.len() > 20 && rows.iter().all(|row| row.passed()));
+        }
     });
     assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
 }

@@ -70,4 +70,10 @@ __device__ __forceinline__ void mbarrier_arrive_remote(uint32_t bar_address) {
                  : "memory");
 }
 
+// The same for who has only read, panels that TMA may overwrite then: release at the scope of the
+// CTA, which spares the memory barrier of the whole GPU that the wider one is compiled to.
+__device__ __forceinline__ void mbarrier_arrive_remote_read(uint32_t bar_address) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(bar_address) : "memory");
+}
+
 }  // namespace ptx

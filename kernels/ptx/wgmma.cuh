@@ -32,6 +32,12 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[R]) {
     for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
+// The same where no accumulator is read before the next wait: groups go on.
+template <int PENDING>
+__device__ __forceinline__ void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
 template <int N, int TRANS_A, int TRANS_B>
 struct Wgmma;
 template <int N, int TRANS_B>

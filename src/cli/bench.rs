@@ -20,7 +20,7 @@ use crate::data::Batch;
 use crate::device::Format;
 use crate::device::gpu::cuda::blas::{self, Blas};
 use crate::device::gpu::cuda::probe;
-use crate::device::gpu::{self, Gpu, Kernels, Place};
+use crate::device::gpu::{self, Gemm, Gpu, Kernels, Place};
 use crate::model::arch::Arch;
 use crate::model::families::preset;
 use crate::plan::{self, PlanInput, Room, gpus, kernels};
@@ -45,6 +45,9 @@ pub struct Common {
     /// Where the kernels run
     #[arg(long, value_enum, default_value = "cuda")]
     pub device: Place,
+    /// Which kernels multiply
+    #[arg(long, value_enum, default_value = "auto")]
+    pub gemm: Gemm,
     /// Time to spend on each row [s]
     #[arg(long, value_name = "SECONDS", default_value_t = 0.2, value_parser = seconds)]
     pub budget: f64,
@@ -412,6 +415,7 @@ impl Session<'_> {
                 (gpu, Some(blas))
             }
         };
+        gpu.use_gemm(common.gemm)?;
         let first = match common.device {
             Place::Cuda => probe::devices().ok().and_then(|all| all.into_iter().next()),
             Place::Emulator => None,

@@ -16,7 +16,7 @@ use super::say;
 use crate::config::{Config, Dtype, Overrides, Where};
 use crate::device::cpu::Cpu;
 use crate::device::gpu::driver::Properties;
-use crate::device::gpu::{self, Gpu, Kernels};
+use crate::device::gpu::{self, Gemm, Gpu, Kernels};
 use crate::device::meter::Meter;
 use crate::device::{Class, Device};
 use crate::plan::{self, Plan, PlanInput, Room, kernels};
@@ -73,6 +73,9 @@ pub struct PretrainArgs {
     /// What activations and weights are stored as [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    /// On a GPU: which kernels multiply
+    #[arg(long, value_enum, default_value = "auto")]
+    pub gemm: Gemm,
     /// Threads [default: one a core]; the result is the same for any number
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -121,6 +124,7 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     };
     // What cannot be is refused before the directory is touched and text is tokenized.
     let gpu = open(&config, found)?;
+    gpu.as_ref().map_or(Ok(()), |gpu| gpu.use_gemm(args.gemm))?;
     let room = match &gpu {
         Some(gpu) if config.device == Where::Cuda => Room::gpu(gpu.driver().free_memory()?),
         _ => Room::host(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::say;
 use crate::device::gpu::emulator::{self, Build, Emulator, Modes, Order};
-use crate::device::gpu::{self, Gpu, Kernels, Place};
+use crate::device::gpu::{self, Gemm, Gpu, Kernels, Place};
 use crate::verify::{self, Request, Row, Sizes};
 
 /// Hold every kernel to the CPU reference
@@ -30,6 +30,9 @@ pub struct VerifyArgs {
     /// The plain twins, the fast kernels, or both
     #[arg(long, value_enum, default_value = "both")]
     pub kernels: Which,
+    /// Which kernels multiply, where a check leaves it open
+    #[arg(long, value_enum, default_value = "auto")]
+    pub gemm: Gemm,
     /// Shapes: small for the emulator, full for a GPU [default: what suits the device]
     #[arg(long, value_enum)]
     pub sizes: Option<SizesArg>,
@@ -142,6 +145,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
             continue;
         }
         let gpu = open(&args, kernels)?;
+        gpu.use_gemm(args.gemm)?;
         let (only, repeats) = (args.op.as_deref(), args.repeats);
         let fail_fast = args.fail_fast;
         let request = Request { gpu: &gpu, kernels: name, sizes, seed, repeats, only, fail_fast };

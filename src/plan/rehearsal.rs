@@ -3,16 +3,24 @@
 use crate::data::Batch;
 use crate::device::gpu::driver::Properties;
 use crate::device::gpu::dry::Dry;
-use crate::device::gpu::{Gpu, Kernels};
+use crate::device::gpu::{Gemm, Gpu, Kernels};
 use crate::model::arch::Arch;
 use crate::model::batch::Capacity;
 use crate::ops::optimizer::{Rule, Update};
 use crate::train::step::{StepKey, Trainer};
 
 /// Bytes of workspace that a step and an evaluation take on such a device, for micro-batches of
-/// up to `capacity`.
+/// up to `capacity`, whichever kernels multiply.
 pub fn workspace(properties: &Properties, arch: &Arch, capacity: Capacity) -> usize {
-    let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
+    let all = [Gemm::Portable, Gemm::Auto].map(|gemm| {
+        let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
+        dev.use_gemm(gemm).expect("every device has these");
+        rehearse(dev, arch, capacity)
+    });
+    all.into_iter().max().unwrap_or(0)
+}
+
+fn rehearse(dev: Gpu, arch: &Arch, capacity: Capacity) -> usize {
     let mut trainer = Trainer::new(&dev, arch, capacity, 1, None, 0.0)
         .expect("rehearsal: the architecture is valid");
     let batch = [full(arch, capacity)];

@@ -1,10 +1,10 @@
 //! Checks of the products: three layouts, every epilogue, every tile, splits of the inner sum.
 
 use super::draw::poisoned_x;
-use super::{Check, Draw, Kind, Output, Sizes, Verifier};
+use super::{Check, Draw, Kind, Output, Sizes, Verifier, named, with_products};
 use crate::device::Buffer;
 use crate::device::cpu::{Cpu, Element};
-use crate::device::gpu::{Gpu, ProductCut};
+use crate::device::gpu::{Gemm, Gpu, ProductCut};
 use crate::ops::activation::Activation;
 use crate::ops::linear::{Linear, LinearOps};
 use crate::ops::{Into, Span};
@@ -36,6 +36,7 @@ struct Product {
     n_out: usize,
     bias: bool,
     what: What,
+    gemm: Gemm,
     /// None: as the host chooses.
     cut: Option<ProductCut>,
 }
@@ -48,10 +49,7 @@ impl<E: Element> Check<Cpu<E>> for Product {
 
 impl Check<Gpu> for Product {
     fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
-        dev.fix_products(self.cut);
-        let out = self.run_on(dev, draw);
-        dev.fix_products(None);
-        out
+        with_products(dev, self.gemm, self.cut, || self.run_on(dev, draw))
     }
 }
 
@@ -147,44 +145,93 @@ const SMALL: [[usize; 3]; 3] = [[1, 8, 8], [67, 72, 40], [130, 136, 200]];
 /// The same for every tile and splits of k.
 const TILED: [usize; 3] = [200, 136, 264];
 
+/// For the kernels of sm_90a, whose blocks stay: three rows of tiles and a few columns on two
+/// blocks, with tails of all three extents, and more steps of k than stages.
+const STAYING: [usize; 3] = [331, 328, 264];
+
+fn described(cut: ProductCut) -> String {
+    match cut {
+        ProductCut::Portable { tile, splits } => {
+            format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile])
+        }
+        ProductCut::Hopper { tile, cluster, splits, .. } => {
+            let tile = ["coop 128x256", "coop 256x128", "ping 128x192", "ping 128x128"][tile];
+            format!(", {tile}, cluster of {cluster}, k / {splits}")
+        }
+    }
+}
+
+/// What one check multiplies: rows, inputs, outputs, and whether there is a bias.
+type Shape = ([usize; 3], bool);
+
+fn check(v: &mut Verifier, (shape, bias): Shape, what: What, gemm: Gemm, cut: Option<ProductCut>) {
+    if !v.gemms().contains(&gemm) {
+        return;
+    }
+    let [rows, n_in, n_out] = shape;
+    let no_bias = if bias { "" } else { ", no bias" };
+    let cut_so = cut.map_or(named(gemm).into(), described);
+    let name = format!("{rows} × {n_in} → {n_out}{no_bias}{cut_so}");
+    v.check(what.name(), name, &Product { rows, n_in, n_out, bias, what, gemm, cut });
+}
+
+/// As the host cuts it, by all kernels that were asked for.
+fn check_uncut(v: &mut Verifier, shape: [usize; 3], bias: bool, what: What) {
+    for &gemm in v.gemms() {
+        check(v, (shape, bias), what, gemm, None);
+    }
+}
+
+fn check_portable_tiles(v: &mut Verifier, what: What) {
+    let may_split = matches!(what, What::Dx(_) | What::Dw);
+    for tile in 0..3 {
+        let cut = |splits| Some(ProductCut::Portable { tile, splits });
+        check(v, (TILED, true), what, Gemm::Portable, cut(1));
+        if may_split {
+            check(v, (TILED, what == What::Dw), what, Gemm::Portable, cut(3));
+        }
+    }
+}
+
+/// All tiles, alone and in clusters; for most epilogues one of the two where time matters.
+fn check_hopper_tiles(v: &mut Verifier, shape: [usize; 3], what: What, blocks: usize) {
+    let both = v.sizes == Sizes::Full || matches!(what, What::Forward | What::Dw);
+    let turn = EACH.iter().position(|each| *each == what).unwrap_or(0);
+    let wanted = |tile: usize, cluster: usize| both || (tile + turn) % 2 + 1 == cluster;
+    let all = (0..4).flat_map(|tile| [(tile, 1), (tile, 2)]);
+    for (tile, cluster) in all.filter(|&(tile, cluster)| wanted(tile, cluster)) {
+        let cut = |splits| Some(ProductCut::Hopper { tile, cluster, splits, blocks });
+        check(v, (shape, true), what, Gemm::Hopper, cut(1));
+        if what == What::Dw {
+            check(v, (shape, tile % 2 == 0), what, Gemm::Hopper, cut(3));
+        }
+    }
+}
+
 pub fn linear(v: &mut Verifier) {
-    let sizes = v.sizes;
-    let mut check = |[rows, n_in, n_out]: [usize; 3], bias, what: What, cut: Option<ProductCut>| {
-        let mut shape = format!("{rows} × {n_in} → {n_out}{}", if bias { "" } else { ", no bias" });
-        if let Some(ProductCut { tile, splits }) = cut {
-            shape += &format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile]);
-        }
-        v.check(what.name(), shape, &Product { rows, n_in, n_out, bias, what, cut });
-    };
     for what in EACH {
-        SMALL.into_iter().for_each(|shape| check(shape, true, what, None));
+        SMALL.into_iter().for_each(|shape| check_uncut(v, shape, true, what));
         // Outputs that are not whole vectors: rows of y begin anywhere.
-        check([37, 64, 101], true, what, None);
-        check([5, 64, 2], false, what, None);
-        for tile in 0..3 {
-            check(TILED, true, what, Some(ProductCut { tile, splits: 1 }));
-            if matches!(what, What::Dx(_) | What::Dw) {
-                check(TILED, what == What::Dw, what, Some(ProductCut { tile, splits: 3 }));
-            }
-        }
+        check_uncut(v, [37, 64, 101], true, what);
+        check_uncut(v, [5, 64, 2], false, what);
+        check_portable_tiles(v, what);
+        check_hopper_tiles(v, STAYING, what, 2);
     }
     for activation in ACTIVATIONS {
-        check([33, 16, 24], true, What::Act(activation), None);
-        check([33, 16, 24], true, What::DxAct(activation), None);
+        check_uncut(v, [33, 16, 24], true, What::Act(activation));
+        check_uncut(v, [33, 16, 24], true, What::DxAct(activation));
     }
-    if sizes == Sizes::Full {
+    if v.sizes == Sizes::Full {
         let shapes = [[960, 736, 1504], [960, 1024, 2048], [960, 4096, 1504], [4096, 736, 2048]];
         for shape in shapes.into_iter().chain([[8192, 768, 3072], [8192, 3072, 768]]) {
-            EACH.into_iter().for_each(|what| check(shape, true, what, None));
+            EACH.into_iter().for_each(|what| check_uncut(v, shape, true, what));
         }
+        EACH.into_iter().for_each(|what| check_hopper_tiles(v, [4099, 744, 2040], what, 132));
     }
     for activation in ACTIVATIONS {
         for len in [8, 1000, 4104] {
-            v.check(
-                "act_backward",
-                format!("{activation:?}, {len}"),
-                &ActBackward(len, activation),
-            );
+            let name = format!("{activation:?}, {len}");
+            v.check("act_backward", name, &ActBackward(len, activation));
         }
     }
 }

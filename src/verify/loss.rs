@@ -2,10 +2,10 @@
 
 use super::draw::{acc, int, poisoned_x, x};
 use super::linear::layer;
-use super::{Check, Draw, Kind, Output, Sizes, Verifier};
+use super::{Check, Draw, Kind, Output, Sizes, Verifier, named, with_products};
 use crate::data::IGNORE;
 use crate::device::cpu::{Cpu, Element};
-use crate::device::gpu::{Gpu, ProductCut};
+use crate::device::gpu::{Gemm, Gpu, ProductCut};
 use crate::device::{Buffer, Class};
 use crate::ops::linear::Linear;
 use crate::ops::loss::{LossGrads, LossInput, LossOps};
@@ -19,7 +19,8 @@ struct HeadLoss {
     chunk: usize,
     bias: bool,
     train: bool,
-    /// Of its products; None: as the host chooses.
+    /// Of its products, as the cut; None: as the host chooses.
+    gemm: Gemm,
     cut: Option<ProductCut>,
 }
 
@@ -54,10 +55,7 @@ impl<E: Element> Check<Cpu<E>> for HeadLoss {
 
 impl Check<Gpu> for HeadLoss {
     fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
-        dev.fix_products(self.cut);
-        let out = self.run_on(dev, draw);
-        dev.fix_products(None);
-        out
+        with_products(dev, self.gemm, self.cut, || self.run_on(dev, draw))
     }
 }
 
@@ -99,13 +97,18 @@ pub fn loss(v: &mut Verifier) {
     let full = v.sizes == Sizes::Full;
     let mut check = |rows, width, vocab, chunk, bias, train| {
         let passes = if train { "" } else { ", no gradient" };
-        let shape = format!("{rows} × {width} → {vocab}, {chunk} at a time{passes}");
-        let check = HeadLoss { rows, width, vocab, chunk, bias, train, cut: None };
-        v.check("head_loss", shape, &check);
+        for &gemm in v.gemms() {
+            let kind = named(gemm);
+            let shape = format!("{rows} × {width} → {vocab}, {chunk} at a time{passes}{kind}");
+            let check = HeadLoss { rows, width, vocab, chunk, bias, train, gemm, cut: None };
+            v.check("head_loss", shape, &check);
+        }
     };
     for train in [true, false] {
         check(33, 64, 264, 33, true, train);
         check(21, 72, 1003, 8, false, train);
+        // A bias that ends within a pair, and rows that are padded.
+        check(9, 64, 203, 9, true, train);
         // A classifier of pairs, and fewer logits than a vector in all.
         check(2, 64, 2, 2, true, train);
         check(1, 64, 101, 1, true, train);
@@ -119,8 +122,8 @@ pub fn loss(v: &mut Verifier) {
         }
     }
     // Weight gradients in shares, whose sums of an odd number of biases end within a vector.
-    let cut = Some(ProductCut { tile: 2, splits: 2 });
-    let check =
-        HeadLoss { rows: 100, width: 64, vocab: 203, chunk: 100, bias: true, train: true, cut };
+    let cut = Some(ProductCut::Portable { tile: 2, splits: 2 });
+    let (rows, width, vocab, gemm) = (100, 64, 203, Gemm::Portable);
+    let check = HeadLoss { rows, width, vocab, chunk: 100, bias: true, train: true, gemm, cut };
     v.check("head_loss", "100 × 64 → 203, k / 2".into(), &check);
 }

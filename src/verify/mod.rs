@@ -28,7 +28,7 @@ mod rope;
 mod training;
 
 use crate::device::cpu::Cpu;
-use crate::device::gpu::Gpu;
+use crate::device::gpu::{Gemm, Gpu, ProductCut};
 use crate::device::{Format, Memory};
 use half::bf16;
 
@@ -142,6 +142,17 @@ pub fn verify(request: Request, each: &mut dyn FnMut(&Row)) -> Vec<Row> {
 }
 
 impl Verifier<'_> {
+    /// The products to check where the host chooses: all that were asked for and that the device
+    /// has. Plain twins are of one kind.
+    fn gemms(&self) -> &'static [Gemm] {
+        match self.gpu.gemm() {
+            _ if self.gpu.naive() => &[Gemm::Portable],
+            Gemm::Auto if self.gpu.has_hopper() => &[Gemm::Portable, Gemm::Hopper],
+            Gemm::Auto | Gemm::Portable => &[Gemm::Portable],
+            Gemm::Hopper => &[Gemm::Hopper],
+        }
+    }
+
     /// Judges one check. `op` and `shape` name its row.
     pub fn check(&mut self, op: &'static str, shape: String, check: &impl Checked) {
         let failed = || self.rows.iter().any(|row| !row.passed());
@@ -194,6 +205,25 @@ fn error_of_row(y: &[f64], r: &[f64], rms: f64) -> f64 {
         _ => f64::INFINITY,
     };
     y.iter().zip(r).map(off).fold(0.0, f64::max)
+}
+
+/// Runs `work` with products of one kind, cut so if the host is not to choose.
+fn with_products<T>(gpu: &Gpu, gemm: Gemm, cut: Option<ProductCut>, work: impl FnOnce() -> T) -> T {
+    let before = gpu.gemm();
+    gpu.use_gemm(gemm).expect("only what the device has is checked");
+    gpu.fix_products(cut);
+    let out = work();
+    gpu.fix_products(None);
+    gpu.use_gemm(before).expect("it was chosen before");
+    out
+}
+
+/// A kind of products, for the name of a check.
+fn named(gemm: Gemm) -> &'static str {
+    match gemm {
+        Gemm::Auto | Gemm::Portable => "",
+        Gemm::Hopper => ", hopper",
+    }
 }
 
 fn rms(r: &[f64]) -> f64 {

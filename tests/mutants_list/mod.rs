@@ -3,6 +3,7 @@
 
 mod attention;
 mod elements;
+mod hopper;
 mod norm;
 mod product;
 mod tables;
@@ -76,6 +77,7 @@ const fn check(
 pub const FAMILIES: &[&[Mutant]] = &[
     product::PRODUCT,
     product::LOSS,
+    hopper::HOPPER,
     attention::FORWARD,
     attention::BACKWARD,
     norm::NORM,

@@ -33,5 +33,8 @@ inline void store_remote_16(uint32_t address, const uint4& value, EMU_LOC) {
 inline void mbarrier_arrive_remote(uint32_t bar_address, EMU_LOC) {
     emu::mbarrier_arrive(bar_address, 1, loc);
 }
+inline void mbarrier_arrive_remote_read(uint32_t bar_address, EMU_LOC) {
+    emu::mbarrier_arrive(bar_address, 1, loc);
+}
 
 }  // namespace ptx

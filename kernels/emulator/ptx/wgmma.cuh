@@ -12,6 +12,11 @@ inline void wgmma_wait(float (&)[R], EMU_LOC) {
     emu::wgmma_wait(PENDING, loc);
 }
 
+template <int PENDING>
+inline void wgmma_wait(EMU_LOC) {
+    emu::wgmma_wait(PENDING, loc);
+}
+
 template <int N, int TRANS_A = 0, int TRANS_B = 0>
 inline void wgmma_m64k16(float (&d)[N / 2], uint64_t a_desc, uint64_t b_desc, int accumulate,
                          EMU_LOC) {

@@ -165,6 +165,7 @@ pub struct Shape {
     grid: [u32; 3],
     block: u32,
     shared: u32,
+    cluster: u32,
     cooperative: bool,
 }
 
@@ -181,12 +182,17 @@ impl Shape {
 
     pub fn grid(blocks: [usize; 3], threads: u32) -> Shape {
         let grid = blocks.map(|n| u32::try_from(n).expect("a grid's side is below 2^32"));
-        Shape { grid, block: threads, shared: 0, cooperative: false }
+        Shape { grid, block: threads, shared: 0, cluster: 1, cooperative: false }
     }
 
     /// With dynamic shared memory [bytes].
     pub fn shared(self, bytes: usize) -> Shape {
         Shape { shared: bytes as u32, ..self }
+    }
+
+    /// In clusters of `blocks`.
+    pub fn cluster(self, blocks: usize) -> Shape {
+        Shape { cluster: blocks as u32, ..self }
     }
 
     /// With all blocks resident at once.
@@ -222,7 +228,7 @@ impl Gpu {
             kernel,
             grid: shape.grid,
             block: [shape.block, 1, 1],
-            cluster: [1, 1, 1],
+            cluster: [shape.cluster, 1, 1],
             shared: shape.shared,
             cooperative: shape.cooperative,
             overlaps: self.state.overlaps.get() && !shape.cooperative,

@@ -18,7 +18,7 @@ pub mod module;
 pub mod replay;
 pub mod work;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -29,7 +29,7 @@ use half::bf16;
 use crate::device::cpu::HostElement;
 use crate::device::meter::Clock;
 use crate::device::{Buffer, Class, Fetched, Format, Memory};
-use driver::{Address, Driver, DriverError, Fetch, Mark, Result};
+use driver::{Address, Driver, DriverError, Fetch, Mark, Properties, Result, TensorMap, TileShape};
 use work::Work;
 
 /// Which kernels run.
@@ -64,6 +64,12 @@ pub fn available() -> bool {
     open(Place::Cuda, Kernels::Fast).is_ok()
 }
 
+/// The compute capability of H100 and H200, which some kernels are for.
+const HOPPER: (u32, u32) = (9, 0);
+
+/// A kernel that a program built for other chips alone has not got.
+const A_HOPPER_KERNEL: &str = "linear_coop_128x256";
+
 /// A GPU.
 #[derive(Debug, Clone)]
 pub struct Gpu {
@@ -92,16 +98,33 @@ struct State {
     /// Work that is taken down instead of being done; see [`replay`].
     noting: RefCell<Option<Vec<Work>>>,
     tables: RefCell<Tables>,
+    gemm: Cell<Gemm>,
+    /// Whether there are kernels for sm_90a; asked once.
+    hopper: OnceCell<bool>,
+}
+
+/// Which kernels multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Gemm {
+    /// Those of the chip, where they take a shape
+    #[default]
+    Auto,
+    /// kernels/product.cu, which run on every chip
+    Portable,
+    /// kernels/product_hopper.cu, for sm_90a; what they do not take, the portable ones do
+    Hopper,
 }
 
 /// How products are cut where the choice is not left to the host: for checks, which must meet every
-/// tile at any shape, and for sweeps that measure them.
+/// tile at any shape, and for sweeps that measure them. Splits are shares of the inner dimension,
+/// where a kernel can split it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProductCut {
+pub enum ProductCut {
     /// Tile of `kernels/product.cuh`: 0 large, 1 medium, 2 small.
-    pub tile: usize,
-    /// Shares of the inner dimension, where a kernel can split it.
-    pub splits: usize,
+    Portable { tile: usize, splits: usize },
+    /// Tile of `kernels/product_hopper.cuh`, in its order, blocks of a cluster, 1 or 2, and the
+    /// most blocks in all.
+    Hopper { tile: usize, cluster: usize, splits: usize, blocks: usize },
 }
 
 /// Tables of constants that kernels read, each brought once.
@@ -211,6 +234,8 @@ impl Gpu {
             overlaps: Cell::default(),
             noting: RefCell::default(),
             tables: RefCell::default(),
+            gemm: Cell::default(),
+            hopper: OnceCell::new(),
         };
         Gpu { state: Rc::new(state), kernels }
     }
@@ -227,6 +252,32 @@ impl Gpu {
     /// Lets kernels begin before those before them have ended, or not.
     pub fn overlap(&self, overlaps: bool) {
         self.state.overlaps.set(overlaps);
+    }
+
+    /// Multiplies by these kernels from now on; an error where the chip has not got them.
+    pub fn use_gemm(&self, gemm: Gemm) -> Result<()> {
+        if gemm == Gemm::Hopper && !self.has_hopper() {
+            let Properties { name, capability: (major, minor), .. } = self.driver().properties();
+            return Err(DriverError(format!(
+                "the hopper products are for compute capability 9.0, compiled for sm_90a; {name} \
+                 has {major}.{minor}: leave --gemm away"
+            )));
+        }
+        self.state.gemm.set(gemm);
+        Ok(())
+    }
+
+    /// Whether there are kernels for sm_90a, and a chip that runs them.
+    pub fn has_hopper(&self) -> bool {
+        let has = || {
+            let driver = self.driver();
+            driver.properties().capability == HOPPER && driver.signature(A_HOPPER_KERNEL).is_ok()
+        };
+        *self.state.hopper.get_or_init(has)
+    }
+
+    pub(crate) fn gemm(&self) -> Gemm {
+        self.state.gemm.get()
     }
 
     /// Cuts all products from now on so; `None` leaves it to the host again.
@@ -276,6 +327,12 @@ impl Gpu {
         let tables = &self.state.tables;
         let placed = self.state.attempt("table", |d| tables.borrow_mut().place(bytes, d));
         placed.unwrap_or(Address(0))
+    }
+
+    /// How TMA sees a tensor.
+    pub(crate) fn tensor_map(&self, shape: &TileShape) -> TensorMap {
+        let map = self.state.attempt("tensor map", |driver| driver.tensor_map(shape));
+        map.unwrap_or(TensorMap([0; 16]))
     }
 
     /// Sets `bytes` of memory to zero.

@@ -3,12 +3,13 @@
 
 use half::bf16;
 
+use super::hopper::{Matrix, Product};
 use super::{Linear, LinearOps};
 use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::limits::multiple;
-use crate::device::gpu::{Gpu, Tensor};
+use crate::device::gpu::{Gpu, ProductCut, Tensor};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, launch_act_backward};
 
@@ -122,6 +123,26 @@ impl Rows {
     }
 }
 
+/// Gradients of a weight [m, n] and a bias [m].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sums {
+    pub dw: Address,
+    pub db: Option<Address>,
+    pub m: usize,
+    pub n: usize,
+}
+
+impl Sums {
+    fn biases(&self) -> usize {
+        if self.db.is_some() { self.m } else { 0 }
+    }
+
+    /// Elements from one split's partial results to the next: dW, then db.
+    pub fn part(&self) -> usize {
+        (self.m * self.n + self.biases()).next_multiple_of(4)
+    }
+}
+
 /// Where a layer's weight and bias lie.
 fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Address>) {
     let place = |start: usize, len: usize| {
@@ -140,8 +161,8 @@ impl Gpu {
     }
 
     fn cut(&self, m: usize, n: usize, k: usize, may_split: bool) -> Cut {
-        if let Some(fixed) = self.fixed_products() {
-            return Cut::new(fixed.tile, if may_split { fixed.splits } else { 1 }, k);
+        if let Some(ProductCut::Portable { tile, splits }) = self.fixed_products() {
+            return Cut::new(tile, if may_split { splits } else { 1 }, k);
         }
         cut(m, n, k, self.driver().properties().processors as usize, may_split)
     }
@@ -170,6 +191,14 @@ impl Gpu {
         if self.naive() || !k.is_multiple_of(8) {
             return self.launch("linear_naive", Shape::each(m * n, 256), &args);
         }
+        let [y, x, w] = [
+            Matrix { at: y.at, rows: m, columns: n, stride: y.stride },
+            Matrix::dense(x, m, k),
+            Matrix::dense(weight, n, k),
+        ];
+        if let Some(cut) = self.hopper_cut(&Product::stored(m, n, k), &[y, x, w]) {
+            return self.hopper_linear(cut, y, x, w, bias);
+        }
         let kernels = ["linear_large", "linear_medium", "linear_small"];
         self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
     }
@@ -192,6 +221,11 @@ impl Gpu {
             let [m_arg, n_arg, k_arg, stride] = [m, n, k, dy.stride].map(Arg::from);
             let args = [dx, dy_at, weight, m_arg, n_arg, k_arg, stride, add.into()];
             return self.launch("linear_dx_naive", Shape::each(m * n, 256), &args);
+        }
+        let dy_seen = Matrix { at: dy.at, rows: m, columns: k, stride: dy.stride };
+        let [dx_seen, w] = [Matrix::dense(dx, m, n), Matrix::dense(weight, k, n)];
+        if let Some(cut) = self.hopper_cut(&Product::stored(m, n, k), &[dx_seen, dy_seen, w]) {
+            return self.hopper_dx(cut, dx_seen, dy_seen, w, into);
         }
         let cut = self.cut(m, n, k, true);
         let partials =
@@ -234,11 +268,14 @@ impl Gpu {
         if self.naive() || !dy.is_aligned() || !n.is_multiple_of(8) {
             return self.linear_dw_naive(dw, db, dy, x, at, rows);
         }
+        let dy_seen = Matrix { at: dy.at, rows: k, columns: m, stride: dy.stride };
+        let (x_seen, sums) = (Matrix::dense(x, k, n), Sums { dw, db, m, n });
+        if let Some(cut) = self.hopper_cut(&Product::summed(m, n, k), &[dy_seen, x_seen]) {
+            return self.hopper_dw(cut, sums, dy_seen, x_seen);
+        }
         let cut = self.cut(m, n, k, true);
-        let biases = if db.is_some() { m } else { 0 };
-        let part = (m * n + biases).next_multiple_of(4);
         let partials =
-            (cut.splits > 1).then(|| self.workspace(cut.splits * part * size_of::<f32>()));
+            (cut.splits > 1).then(|| self.workspace(cut.splits * sums.part() * size_of::<f32>()));
         let args = [
             dw.into(),
             db.into(),
@@ -254,12 +291,22 @@ impl Gpu {
         let kernels = ["linear_dw_large", "linear_dw_medium", "linear_dw_small"];
         self.multiply(kernels, cut, m, n, &args);
         if let Some(partials) = partials {
-            let weights = (m * n) as u64;
-            let splits = cut.splits.into();
-            let args =
-                [dw.into(), db.into(), partials.into(), weights.into(), biases.into(), splits];
-            self.launch("linear_dw_sum", Shape::each(part / 4, 256), &args);
+            self.sum_splits(sums, partials, cut.splits);
         }
+    }
+
+    /// dW += and db += the partial results of all splits, in their order.
+    pub(super) fn sum_splits(&self, sums: Sums, partials: Address, splits: usize) {
+        let (weights, biases) = ((sums.m * sums.n) as u64, sums.biases());
+        let args = [
+            sums.dw.into(),
+            sums.db.into(),
+            partials.into(),
+            weights.into(),
+            biases.into(),
+            splits.into(),
+        ];
+        self.launch("linear_dw_sum", Shape::each(sums.part() / 4, 256), &args);
     }
 
     fn linear_dw_naive(
@@ -305,12 +352,12 @@ impl LinearOps for Gpu {
         rows: usize,
     ) {
         let (m, n, k) = (rows, at.n_out, at.n_in);
-        let (y, pre) = (Rows::of(y, m, n), Rows::of(pre, m, n));
+        let (y, pre, x) = (Rows::of(y, m, n), Rows::of(pre, m, n), Rows::of(x, m, k));
         let (weight, bias) = places(params, at);
         let args = [
             y.at.into(),
             pre.at.into(),
-            Rows::of(x, m, k).at.into(),
+            x.at.into(),
             weight.into(),
             bias.into(),
             m.into(),
@@ -320,6 +367,15 @@ impl LinearOps for Gpu {
         ];
         if self.naive() || !y.is_aligned() || !k.is_multiple_of(8) {
             return self.launch("linear_act_naive", Shape::each(m * n, 256), &args);
+        }
+        let seen = [
+            Matrix::dense(y.at, m, n),
+            Matrix::dense(pre.at, m, n),
+            Matrix::dense(x.at, m, k),
+            Matrix::dense(weight, n, k),
+        ];
+        if let Some(cut) = self.hopper_cut(&Product::activated(m, n, k), &seen) {
+            return self.hopper_linear_act(cut, seen, bias, activation);
         }
         let kernels = ["linear_act_large", "linear_act_medium", "linear_act_small"];
         self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
@@ -349,12 +405,12 @@ impl LinearOps for Gpu {
         rows: usize,
     ) {
         let (m, n, k) = (rows, at.n_in, at.n_out);
-        let (dpre, dy) = (Rows::of(dpre, m, n), Rows::of(dy, m, k));
+        let (dpre, dy, pre) = (Rows::of(dpre, m, n), Rows::of(dy, m, k), Rows::of(pre, m, n));
         let (weight, _) = places(params, at);
         let args = [
             dpre.at.into(),
             dy.at.into(),
-            Rows::of(pre, m, n).at.into(),
+            pre.at.into(),
             weight.into(),
             m.into(),
             n.into(),
@@ -363,6 +419,15 @@ impl LinearOps for Gpu {
         ];
         if self.naive() || !dy.is_aligned() || !dpre.is_aligned() {
             return self.launch("linear_dx_act_naive", Shape::each(m * n, 256), &args);
+        }
+        let seen = [
+            Matrix::dense(dpre.at, m, n),
+            Matrix::dense(pre.at, m, n),
+            Matrix::dense(dy.at, m, k),
+            Matrix::dense(weight, k, n),
+        ];
+        if let Some(cut) = self.hopper_cut(&Product::activated(m, n, k), &seen) {
+            return self.hopper_dx_act(cut, seen, activation);
         }
         let kernels = ["linear_dx_act_large", "linear_dx_act_medium", "linear_dx_act_small"];
         self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);

@@ -5,6 +5,7 @@
 //! saved input, and the activation's gradient.
 
 mod gpu;
+mod hopper;
 
 use rayon::prelude::*;
 

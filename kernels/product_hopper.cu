@@ -1,0 +1,72 @@
+// arch: sm_90a
+// Products with a weight matrix W [n_out, n_in] by wgmma and TMA, the forward ones:
+//
+//   y [N, n_out] = x Wᵀ + b            linear; linear_act: pre = that, y = act(pre)
+// The same results as product.cu, which says the maths, has the naive twins and serves all other
+// chips; product_hopper_backward.cu has the gradients.
+//
+// Floor, at 790 TFLOP/s and 4.3 TB/s: as in product.cu; here it can be reached, since wgmma takes
+// both operands from shared memory at the tensor cores' full rate. Unmeasured on a GPU; registers,
+// waves and predicted times, shape by shape: LOG.md.
+//
+// Read product_hopper.cuh from its end (`run`), then product_hopper_out.cuh.
+//
+// Limits: n_in is a multiple of 8, and all rows start on multiples of 16 bytes, as TMA wants; the
+// other extents are any.
+#include "product_hopper.cuh"
+
+namespace {
+
+using namespace hopper;
+
+// m = rows, n = n_out, k = n_in. Boxes of the maps, innermost first, swizzled by 128 bytes:
+// x [64, M], w [64, N / 2], y and pre [64, 16].
+template <class T>
+__device__ __forceinline__ void linear(const CUtensorMap* x, const CUtensorMap* w,
+                                       const CUtensorMap* y, const bf16* b, int n,
+                                       const Schedule& schedule) {
+    run<T, Major::K, Major::K>(x, w, schedule, LinearOut{y, {b, n}});
+}
+
+template <class T>
+__device__ __forceinline__ void linear_act(const CUtensorMap* x, const CUtensorMap* w,
+                                           const CUtensorMap* y, const CUtensorMap* pre,
+                                           const bf16* b, int n, int activation,
+                                           const Schedule& schedule) {
+    run<T, Major::K, Major::K>(x, w, schedule, ActivationOut{y, pre, {b, n}, activation});
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------ exports
+// One kernel a tile. The arguments are those of the function of the same name above.
+
+#define CONSTANT(T) const __grid_constant__ T
+#define HOPPER_KERNEL(name) extern "C" __global__ void __launch_bounds__(THREADS, 1) name
+
+#define LINEAR(name, T)                                                                        \
+    HOPPER_KERNEL(name)                                                                        \
+    (CONSTANT(CUtensorMap) x, CONSTANT(CUtensorMap) w, CONSTANT(CUtensorMap) y, const bf16* b, \
+     int n, CONSTANT(Schedule) schedule) {                                                     \
+        begin_kernel();                                                                        \
+        linear<T>(&x, &w, &y, b, n, schedule);                                                 \
+    }                                                                                          \
+    EXPORT_KERNEL(name, name)
+LINEAR(linear_coop_128x256, Coop128x256)
+LINEAR(linear_coop_256x128, Coop256x128)
+LINEAR(linear_ping_128x192, Ping128x192)
+LINEAR(linear_ping_128x128, Ping128x128)
+
+#define LINEAR_ACT(name, T)                                                                    \
+    HOPPER_KERNEL(name)                                                                        \
+    (CONSTANT(CUtensorMap) x, CONSTANT(CUtensorMap) w, CONSTANT(CUtensorMap) y,                \
+     CONSTANT(CUtensorMap) pre, const bf16* b, int n, int activation,                          \
+     CONSTANT(Schedule) schedule) {                                                            \
+        begin_kernel();                                                                        \
+        linear_act<T>(&x, &w, &y, &pre, b, n, activation, schedule);                           \
+    }                                                                                          \
+    EXPORT_KERNEL(name, name)
+LINEAR_ACT(linear_act_coop_128x256, Coop128x256)
+LINEAR_ACT(linear_act_coop_256x128, Coop256x128)
+LINEAR_ACT(linear_act_ping_128x192, Ping128x192)
+LINEAR_ACT(linear_act_ping_128x128, Ping128x128)
