@@ -17,6 +17,8 @@ pub const ROPE: &[Mutant] = &[
         "if (place.row >= size_t(rows)) return;", "if (place.row > size_t(rows)) return;"),
     fifo("rope", "rope.cu", "two threads turn the same pairs",
         "unsigned chunks = head_dim / 16;", "unsigned chunks = head_dim / 16 + 1;"),
+    fifo("rope", "rope.cu", "may begin before the kernels before have ended",
+        "    begin_kernel();\n    int groups", "    int groups"),
 ];
 
 #[rustfmt::skip]

@@ -43,4 +43,9 @@ pub const GATHER: &[Mutant] = &[
     fifo("gather", "gather.cu", "blocks overlap",
         "size_t i = (size_t(blockIdx.x) * THREADS + threadIdx.x) * 8;",
         "size_t i = (size_t(blockIdx.x) * (THREADS - 1) + threadIdx.x) * 8;"),
+    fifo("gather", "gather.cu", "a row that is none is the first",
+        "at.picked ? Vec8::load(x + at.spread) : Vec8{make_uint4(0, 0, 0, 0)};",
+        "Vec8::load(x + at.spread);"),
+    fifo("gather", "gather.cu", "what belongs nowhere is added to the first row",
+        "if (!at.picked) return;", "if (!at.exists) return;"),
 ];

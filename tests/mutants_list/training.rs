@@ -28,6 +28,8 @@ pub const MASK: &[Mutant] = &[
         "uniform(w.w) < longer[j]", "uniform(w.w) < longer[j] * 0.8f"),
     fifo("mask", "mask.cu", "words reach back over special tokens",
         "!(flags[ids[row - 1]] & SPECIAL)", "true"),
+    fifo("mask", "mask.cu", "rows of the passes before are not counted",
+        "if (threadIdx.x == 0) *count += found;", "if (threadIdx.x == 0) *count = found;"),
 ];
 
 #[rustfmt::skip]
