@@ -79,3 +79,14 @@ template <Activation A>
 __device__ __forceinline__ float activation_slope(float x) {
     return activation_at<A>(x).slope;
 }
+
+// Calls f(an activation known at compile time).
+template <class F>
+__device__ __forceinline__ void with_activation(int activation, F f) {
+    switch (Activation(activation)) {
+        case Activation::GELU: return f([](float x) { return gelu_at(x); });
+        case Activation::GELU_TANH: return f([](float x) { return gelu_tanh_at(x); });
+        case Activation::SILU: return f([](float x) { return silu_at(x); });
+        default: return f([](float x) { return tanh_at(x); });
+    }
+}

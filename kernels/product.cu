@@ -36,17 +36,6 @@ constexpr int THREADS = 256;  // of the kernels that do not multiply by tiles
 
 __device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
 
-// Calls f(an activation known at compile time).
-template <class F>
-__device__ __forceinline__ void with_activation(int activation, F f) {
-    switch (Activation(activation)) {
-        case Activation::GELU: return f([](float x) { return gelu_at(x); });
-        case Activation::GELU_TANH: return f([](float x) { return gelu_tanh_at(x); });
-        case Activation::SILU: return f([](float x) { return silu_at(x); });
-        default: return f([](float x) { return tanh_at(x); });
-    }
-}
-
 // ------------------------------------------------------------------ where results go
 
 struct Nothing {};

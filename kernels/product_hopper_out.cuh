@@ -125,17 +125,6 @@ __device__ __forceinline__ void read_strip(float (&values)[8], const unsigned ch
     }
 }
 
-// Calls f(an activation known at compile time).
-template <class F>
-__device__ __forceinline__ void with_activation(int activation, F f) {
-    switch (Activation(activation)) {
-        case Activation::GELU: return f([](float x) { return gelu_at(x); });
-        case Activation::GELU_TANH: return f([](float x) { return gelu_tanh_at(x); });
-        case Activation::SILU: return f([](float x) { return silu_at(x); });
-        default: return f([](float x) { return tanh_at(x); });
-    }
-}
-
 // ------------------------------------------------------------------ epilogues
 // COLUMNS of a piece. beside(): what `fetch` brings into the slots first, or null. For each piece
 // open() gives its slot, or two; for each strip of it load(column) reads what is needed beside the
