@@ -284,8 +284,8 @@ impl Dataset {
 
     /// The same of the held-out split alone.
     pub fn verify_heldout(&self, vocabulary: u64) -> Result<(), DatasetError> {
-        let shards = self.heldout.iter().flat_map(|corpus| corpus.shards());
-        Ok(shards.map(|shard| shard.verify_below(vocabulary)).collect::<Result<(), _>>()?)
+        let mut shards = self.heldout.iter().flat_map(|corpus| corpus.shards());
+        Ok(shards.try_for_each(|shard| shard.verify_below(vocabulary))?)
     }
 }
 
