@@ -1,8 +1,8 @@
 //! Whole optimizer steps: how long one takes, where its time goes, and what it could be.
 //!
 //! Steps are timed twice: as they run in training, on the host's clock, from one outcome to the
-//! next while the next step is already on its way; and again with marks around every op, which cost time of their own, for where the time
-//! goes. What of a step's time no op accounts for is idle.
+//! next while the next step is already on its way; and again with marks around every op, which cost
+//! time of their own, for where the time goes. What of a step's time no op accounts for is idle.
 //!
 //! MFU = model FLOPs a step / time / peak, with model FLOPs as `plan` defines them.
 
