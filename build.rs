@@ -45,7 +45,7 @@ fn compiled(out: &Path) -> PathBuf {
 
 /// The emulated kernels.
 fn emulate(out: &Path) -> Result<(), String> {
-    let (kernels, runtime) = (sources("kernels", "cu"), sources("kernels/emulator", "cpp"));
+    let (kernels, runtime) = (kernels(), sources("kernels/emulator", "cpp"));
     if kernels.is_empty() || runtime.is_empty() {
         emulator::absent();
         return Ok(());
@@ -62,7 +62,7 @@ fn emulate(out: &Path) -> Result<(), String> {
 
 /// The kernels for GPUs.
 fn embed(out: &Path) -> Result<(), String> {
-    let kernels = sources("kernels", "cu");
+    let kernels = kernels();
     if kernels.is_empty() {
         cuda::absent(out);
         return Ok(());
@@ -99,6 +99,11 @@ fn compiler(out: &Path) -> Result<Compiler, String> {
 /// One line from this script; cargo looks again when `build.rs` is touched.
 fn warn(why: &str) {
     println!("cargo::warning={why}; when that has changed: touch build.rs");
+}
+
+/// All files of kernels; no two have the same name.
+fn kernels() -> Vec<PathBuf> {
+    ["kernels", "kernels/ladder"].into_iter().flat_map(|folder| sources(folder, "cu")).collect()
 }
 
 /// Files of a folder with an extension, in the order of their names.

@@ -112,7 +112,7 @@ pub(in crate::ops) struct Rows {
 
 impl Rows {
     /// `count` rows of `width` from the start of `x`, one after another.
-    fn of(x: &Tensor<bf16>, count: usize, width: usize) -> Rows {
+    pub fn of(x: &Tensor<bf16>, count: usize, width: usize) -> Rows {
         assert!(count * width <= x.len(), "linear: {count} rows of {width} in {}", x.len());
         Rows { at: x.at(0), stride: width }
     }
@@ -144,7 +144,7 @@ impl Sums {
 }
 
 /// Where a layer's weight and bias lie.
-fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Address>) {
+pub(super) fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Address>) {
     let place = |start: usize, len: usize| {
         params.at(start + len);
         params.at(start)

@@ -262,7 +262,7 @@ impl Gpu {
     }
 
     /// A matrix in boxes of [rows, columns], swizzled by 128 bytes.
-    fn matrix_map(&self, x: Matrix, rows: usize, columns: usize) -> TensorMap {
+    pub(super) fn matrix_map(&self, x: Matrix, rows: usize, columns: usize) -> TensorMap {
         self.tensor_map(&TileShape {
             base: x.at,
             element_bytes: 2,

@@ -6,6 +6,7 @@
 
 mod gpu;
 mod hopper;
+mod ladder;
 
 use rayon::prelude::*;
 
@@ -16,6 +17,7 @@ use crate::device::cpu::product::{Mat, product};
 use crate::device::cpu::{Cpu, Element, Float, for_row_blocks, rows_per_task};
 pub(super) use gpu::Rows;
 pub use gpu::supports;
+pub use ladder::Rung;
 
 /// A dense layer and where its weights lie.
 #[derive(Debug, Clone, Copy, PartialEq)]
