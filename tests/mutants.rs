@@ -54,8 +54,9 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Leaves the kernels in `folder`, the mutant's edit among them.
 fn edit(mutant: &Mutant, folder: &Path) {
-    for path in files(&kernels()) {
-        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    fs::create_dir(folder.join("ladder")).unwrap();
+    for path in files(&kernels()).chain(files(&kernels().join("ladder"))) {
+        fs::copy(&path, folder.join(path.strip_prefix(kernels()).unwrap())).unwrap();
     }
     let edited = folder.join(mutant.file);
     let source = fs::read_to_string(&edited).unwrap();
@@ -87,7 +88,9 @@ fn library(mutant: &Mutant, build: &str, folder: &Path) -> PathBuf {
             link.arg(object);
             continue;
         }
-        let source = folder.join(object.file_stem().unwrap());
+        let name = object.file_stem().unwrap();
+        let places = [folder.join(name), folder.join("ladder").join(name)];
+        let source = places.into_iter().find(|path| path.exists()).expect("it was copied");
         let object = folder.join(build).with_extension(object.file_name().unwrap());
         let mut compile = compiler();
         compile.args(common).args(flags);

@@ -19,6 +19,7 @@ mod attention;
 mod draw;
 mod elementwise;
 mod embed;
+mod ladder;
 mod linear;
 mod loss;
 mod mask;
@@ -97,6 +98,7 @@ type Family = (&'static str, fn(&mut Verifier));
 /// Families by the name of their module in `ops`, with their checks.
 const FAMILIES: &[Family] = &[
     ("linear", linear::linear),
+    ("ladder", ladder::ladder),
     ("loss", loss::loss),
     ("dropout", elementwise::dropout),
     ("gather", elementwise::gather),

@@ -4,6 +4,7 @@
 mod attention;
 mod elements;
 mod hopper;
+mod ladder;
 mod norm;
 mod product;
 mod tables;
@@ -78,6 +79,7 @@ pub const FAMILIES: &[&[Mutant]] = &[
     product::PRODUCT,
     product::LOSS,
     hopper::HOPPER,
+    ladder::LADDER,
     attention::FORWARD,
     attention::BACKWARD,
     norm::NORM,
