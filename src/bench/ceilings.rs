@@ -6,15 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::call::{Arena, Call};
+use super::call::Call;
 use super::measure::{self, Bench};
 use super::peer;
 use super::prepare::Ready;
+use super::sweep;
 use super::timing::{self, Timing};
 use crate::device::gpu::driver::Result;
 use crate::device::{Class, Memory};
-use crate::ops::Span;
-use crate::ops::linear::Linear;
 
 /// What was measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -53,9 +52,7 @@ pub fn measure(bench: &Bench) -> Result<Ceilings> {
         false => ((4 * bench.l2).max(256 << 20) as usize, 8192),
     };
     let copy = copy(bench, bytes)?;
-    let at = Linear { weight: Span::first(0), bias: None, n_in: side, n_out: side };
-    let at = Arena::default().linear(&Linear { weight: Span::first(side * side), ..at });
-    let product = Call::Linear { at, rows: side };
+    let product = sweep::product(side, side, side);
     let flops = measure::facts(&product).flops;
     let (seconds, product_of) = match by_library(bench, &product)? {
         Some(seconds) => (seconds, "cuBLASLt"),

@@ -14,6 +14,7 @@ use crate::device::gpu::driver::{DriverError, Result};
 use crate::device::meter::{Meter, OpRecord};
 use crate::device::null::Null;
 use crate::device::{Format, Memory};
+use crate::ops::linear::Rung;
 use crate::plan;
 
 /// Memory that is left alone [bytes]: workspaces, and what the driver takes.
@@ -62,11 +63,19 @@ impl Bench<'_> {
     /// # Errors
     /// What stopped the device; it then does nothing any more.
     pub fn time(&self, call: &Call) -> Result<Timing> {
-        let memory = facts(call).memory;
+        self.time_ready(facts(call).memory, |source| source.ready(call))
+    }
+
+    /// The same of what `ready` makes of a source, on tensors of `memory` bytes.
+    fn time_ready(
+        &self,
+        memory: u64,
+        ready: impl Fn(&Source<Gpu>) -> Ready<Gpu>,
+    ) -> Result<Timing> {
         let block = prepare::block(memory as usize / Format::BF16.bytes);
         let source = Source::new(self.gpu, &block);
         let count = timing::copies(memory, self.l2, self.room()? / 2);
-        let mut copies: Vec<Ready<Gpu>> = (0..count).map(|_| source.ready(call)).collect();
+        let mut copies: Vec<Ready<Gpu>> = (0..count).map(|_| ready(&source)).collect();
         if let Some(fault) = self.gpu.fault() {
             return Err(DriverError(fault));
         }
@@ -95,6 +104,14 @@ impl Bench<'_> {
             _ => None,
         };
         Ok(Ok(Row { peer, ..row }))
+    }
+
+    /// Times a bare product by a rung of the ladder, beside the ceilings.
+    pub fn rung(&self, rung: Rung, product: &Call, ceilings: &Ceilings) -> Result<Row> {
+        let Facts { flops, bytes, memory, .. } = facts(product);
+        let timing = self.time_ready(memory, |source| source.rung(rung, product))?;
+        let name = (rung.name().to_string(), product.shape(), 1);
+        Ok(self.account(name, timing, (flops, bytes), ceilings))
     }
 
     /// A row of what was timed: rates, and shares of what is possible.

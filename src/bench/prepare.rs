@@ -14,6 +14,7 @@ use crate::device::null::Null;
 use crate::device::{Buffer, Class, Device, Memory};
 use crate::ops::attention::{Attended, Packed};
 use crate::ops::embed::{Embed, Tokens};
+use crate::ops::linear::Rung;
 use crate::ops::loss::{LossGrads, LossInput};
 use crate::ops::mask::{Masked, Unmasked};
 use crate::ops::norm::{Normed, Residual};
@@ -411,6 +412,14 @@ impl Source<'_, Gpu> {
             _ => (self.weights(a), Out::X(self.x(out))),
         };
         Operands { a, b: self.x(b), out }
+    }
+
+    /// A product by a rung of the ladder.
+    pub fn rung(&self, rung: Rung, product: &Call) -> Ready<Gpu> {
+        let &Call::Linear { at, rows } = product else { unreachable!("a product forward") };
+        let (mut y, x) = (self.x(rows * at.n_out), self.x(rows * at.n_in));
+        let params = self.weights(at.weight.start + at.weight.len);
+        Box::new(move |gpu| gpu.climb(rung, &mut y, &x, &params, &at, rows))
     }
 }
 

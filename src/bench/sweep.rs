@@ -1,7 +1,9 @@
 //! Sweeps: shapes of one family beyond those of one model.
 
-use super::call::Call;
+use super::call::{Arena, Call};
+use crate::ops::Span;
 use crate::ops::attention::Attention;
+use crate::ops::linear::Linear;
 
 /// What a head may see.
 const SEEN: [(bool, Option<usize>); 3] = [(true, None), (false, None), (false, Some(64))];
@@ -28,6 +30,12 @@ pub fn attention(
         }
     }
     calls
+}
+
+/// y [rows, n_out] = x Wᵀ, without a bias.
+pub fn product(rows: usize, n_in: usize, n_out: usize) -> Call {
+    let at = Linear { weight: Span::first(n_in * n_out), bias: None, n_in, n_out };
+    Call::Linear { at: Arena::default().linear(&at), rows }
 }
 
 /// Adds the calls that are not there yet.

@@ -1,5 +1,7 @@
 //! `warpwright bench`: what a device does with these kernels, and how two devices compare.
 
+mod gemm;
+
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -27,13 +29,10 @@ use crate::plan::{self, PlanInput, Room, gpus, kernels};
 use crate::telemetry::format::commas;
 use crate::verify::{self, Request, Sizes};
 
-/// The models whose products `gemm` sweeps.
-const SWEPT: [&str; 4] = ["gpt2", "bert-base", "bert-large", "gpt2-xl"];
-
 #[derive(Debug, clap::Subcommand)]
 pub enum BenchCommand {
     Ops(OpsArgs),
-    Gemm(GemmArgs),
+    Gemm(gemm::GemmArgs),
     Attention(AttentionArgs),
     Step(StepArgs),
     Compare(CompareArgs),
@@ -105,26 +104,6 @@ pub struct OpsArgs {
     /// One family of ops, e.g. attention
     #[arg(long, value_name = "FAMILY", value_parser = verify::families().collect::<Vec<_>>())]
     pub op: Option<String>,
-}
-
-/// Time the matrix products of several models
-///
-/// Forward, and both products of the backward, at every shape that a step of these models has; and
-/// beside each cuBLASLt's, where it is found (see `bench ops`).
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
-    warpwright bench gemm --json gemm.json\n  \
-    warpwright bench gemm --preset gpt2,gpt2-xl --tokens 16384")]
-pub struct GemmArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// Models, with commas between [default: gpt2,bert-base,bert-large,gpt2-xl; on the emulator,
-    /// gpt2-tiny]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub preset: Vec<String>,
-    /// Rows of the products [default: 65536; on the emulator, 128]
-    #[arg(long, value_name = "TOKENS")]
-    pub tokens: Option<usize>,
 }
 
 /// Time attention over head widths, lengths and masks, forward and backward
@@ -200,7 +179,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub fn run(command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Ops(args) => ops(args),
-        BenchCommand::Gemm(args) => gemm(args),
+        BenchCommand::Gemm(args) => gemm::gemm(args),
         BenchCommand::Attention(args) => attention(args),
         BenchCommand::Step(args) => whole_step(args),
         BenchCommand::Compare(args) => side_by_side(args),
@@ -301,23 +280,6 @@ fn ops(args: &OpsArgs) -> Result<()> {
         }
     }
     Session::open(&args.common)?.rows("ops", wanted.words(lengths), &calls)
-}
-
-fn gemm(args: &GemmArgs) -> Result<()> {
-    let common = &args.common;
-    let tokens = common.tokens(args.tokens)?;
-    let default = common.either(&SWEPT[..], &["gpt2-tiny"]).iter().map(|name| name.to_string());
-    let names = if args.preset.is_empty() { default.collect() } else { args.preset.clone() };
-    let mut calls = Vec::new();
-    for name in &names {
-        let wanted = Wanted::of(common, Some(name), &[], (None, tokens, None))?;
-        let mut more = recorder::calls(&wanted.arch, &wanted.batch(&Lengths::Fixed))?;
-        let product = |call: &Call| !matches!(call, Call::ActBackward { .. });
-        more.retain(|(call, _)| call.family() == "linear" && product(call));
-        sweep::merge(&mut calls, more);
-    }
-    let what = format!("products of {}, {} tokens", names.join(", "), commas(tokens as u64));
-    Session::open(common)?.rows("gemm", what, &calls)
 }
 
 fn attention(args: &AttentionArgs) -> Result<()> {
