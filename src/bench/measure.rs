@@ -63,13 +63,19 @@ impl Bench<'_> {
     /// # Errors
     /// What stopped the device; it then does nothing any more.
     pub fn time(&self, call: &Call) -> Result<Timing> {
-        self.time_ready(facts(call).memory, |source| source.ready(call))
+        self.time_for(call, self.budget)
+    }
+
+    /// The same for another budget.
+    pub(super) fn time_for(&self, call: &Call, budget: f64) -> Result<Timing> {
+        self.time_ready(facts(call).memory, budget, |source| source.ready(call))
     }
 
     /// The same of what `ready` makes of a source, on tensors of `memory` bytes.
     fn time_ready(
         &self,
         memory: u64,
+        budget: f64,
         ready: impl Fn(&Source<Gpu>) -> Ready<Gpu>,
     ) -> Result<Timing> {
         let block = prepare::block(memory as usize / Format::BF16.bytes);
@@ -79,7 +85,7 @@ impl Bench<'_> {
         if let Some(fault) = self.gpu.fault() {
             return Err(DriverError(fault));
         }
-        timing::time(self.gpu, &mut copies, self.budget)
+        timing::time(self.gpu, &mut copies, budget)
     }
 
     /// Times `call`, which a step makes `calls` times, beside the ceilings; or says why not.
@@ -109,7 +115,7 @@ impl Bench<'_> {
     /// Times a bare product by a rung of the ladder, beside the ceilings.
     pub fn rung(&self, rung: Rung, product: &Call, ceilings: &Ceilings) -> Result<Row> {
         let Facts { flops, bytes, memory, .. } = facts(product);
-        let timing = self.time_ready(memory, |source| source.rung(rung, product))?;
+        let timing = self.time_ready(memory, self.budget, |source| source.rung(rung, product))?;
         let name = (rung.name().to_string(), product.shape(), 1);
         Ok(self.account(name, timing, (flops, bytes), ceilings))
     }

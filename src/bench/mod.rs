@@ -22,3 +22,4 @@ pub mod report;
 pub mod step;
 pub mod sweep;
 pub mod timing;
+pub mod tune;

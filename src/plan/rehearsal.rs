@@ -3,6 +3,7 @@
 use crate::data::Batch;
 use crate::device::gpu::driver::Properties;
 use crate::device::gpu::dry::Dry;
+use crate::device::gpu::tuned::Tuned;
 use crate::device::gpu::{Gemm, Gpu, Kernels};
 use crate::model::arch::Arch;
 use crate::model::batch::Capacity;
@@ -15,6 +16,8 @@ pub fn workspace(properties: &Properties, arch: &Arch, capacity: Capacity) -> us
     let all = [Gemm::Portable, Gemm::Auto].map(|gemm| {
         let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
         dev.use_gemm(gemm).expect("every device has these");
+        let kept = Tuned::place(properties).map(|path| Tuned::read(&path, properties));
+        dev.use_tuned(kept.and_then(Result::ok));
         rehearse(dev, arch, capacity)
     });
     all.into_iter().max().unwrap_or(0)

@@ -1,12 +1,16 @@
 //! `warpwright bench gemm`: matrix products, of models and of the ladder.
 
-use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 
 use super::{Common, Session, Wanted};
 use crate::bench::call::Call;
 use crate::bench::lengths::Lengths;
-use crate::bench::{recorder, sweep};
+use crate::bench::measure::{Facts, facts};
+use crate::bench::{recorder, sweep, tune};
 use crate::cli::say;
+use crate::device::gpu::tuned::{Entry, Tuned};
 use crate::telemetry::format::commas;
 
 /// The models whose products `gemm` sweeps.
@@ -19,6 +23,7 @@ const SWEPT: [&str; 4] = ["gpt2", "bert-base", "bert-large", "gpt2-xl"];
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench gemm --json gemm.json\n  \
+    warpwright bench gemm --tune --preset gpt2\n  \
     warpwright bench gemm --ladder                  from a naive product to the final one\n  \
     warpwright bench gemm --preset gpt2,gpt2-xl --tokens 16384")]
 pub struct GemmArgs {
@@ -35,6 +40,14 @@ pub struct GemmArgs {
     /// first MLP product; on the emulator at little ones
     #[arg(long, conflicts_with_all = ["preset", "tokens"])]
     pub ladder: bool,
+    /// Instead, try every cut of each product that fits (tiles, clusters, splits), and keep the
+    /// fastest: training and benchmarks on this GPU take it from then on
+    #[arg(long, conflicts_with = "ladder")]
+    pub tune: bool,
+    /// Where the fastest cuts are kept [default: a file for each kind of GPU in the user's cache,
+    /// XDG_CACHE_HOME/warpwright]
+    #[arg(long, value_name = "FILE")]
+    pub tuned: Option<PathBuf>,
 }
 
 pub fn gemm(args: &GemmArgs) -> Result<()> {
@@ -53,8 +66,57 @@ pub fn gemm(args: &GemmArgs) -> Result<()> {
         more.retain(|(call, _)| call.family() == "linear" && product(call));
         sweep::merge(&mut calls, more);
     }
+    if args.tune {
+        return tune(args, &calls);
+    }
     let what = format!("products of {}, {} tokens", names.join(", "), commas(tokens as u64));
-    Session::open(common)?.rows("gemm", what, &calls)
+    let session = Session::open(common)?;
+    if let Some(path) = &args.tuned {
+        session.gpu.load_tuned(path);
+    }
+    session.rows("gemm", what, &calls)
+}
+
+/// Finds the fastest cut of each product and keeps it.
+fn tune(args: &GemmArgs, calls: &[(Call, u64)]) -> Result<()> {
+    let session = Session::open(&args.common)?;
+    let (gpu, bench) = (&session.gpu, session.bench());
+    let properties = gpu.driver().properties().clone();
+    let path = match &args.tuned {
+        Some(path) => path.clone(),
+        None if args.common.emulated() => {
+            bail!("the emulator's times mean nothing: to see how tuning works, add --tuned FILE")
+        }
+        None => Tuned::place(&properties).context("there is no HOME: add --tuned FILE")?,
+    };
+    if !args.common.no_verify {
+        session.verify("linear")?;
+    }
+    let mut tuned = Tuned::read(&path, &properties).unwrap_or_else(|why| {
+        eprintln!("warning: {} is made anew: it is {why}", path.display());
+        Tuned::new(&properties)
+    });
+    // Compared with what the host would choose.
+    gpu.use_tuned(None);
+    for (call, _) in calls {
+        let Some(key) = tune::key(call) else { continue };
+        let Facts { op, memory, .. } = facts(call);
+        let name = format!("{op:<15}{:<26}", call.shape());
+        if memory > gpu.driver().free_memory()? / 2 {
+            say(format_args!("{name} takes too much memory: lower --tokens"))?;
+            continue;
+        }
+        let host = bench.time(call).with_context(|| name.clone())?.seconds;
+        let cuts = gpu.product_cuts(&key);
+        let best = bench.tune(call, &cuts).with_context(|| name.clone())?;
+        let Some((cut, seconds)) = best else { continue };
+        let (micros, ratio) = (1e6 * seconds, host / seconds);
+        say(format_args!("{name}{micros:>10.1} µs, {ratio:.2} × the host's choice: {cut:?}"))?;
+        tuned.keep(Entry { key, cut, seconds });
+        let kept = tuned.write(&path);
+        kept.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(say(format_args!("kept in {}", path.display()))?)
 }
 
 /// Every rung that the device runs, shape by shape.

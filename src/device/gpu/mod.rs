@@ -16,6 +16,7 @@ pub mod launch;
 pub(crate) mod limits;
 pub mod module;
 pub mod replay;
+pub mod tuned;
 pub mod work;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -25,11 +26,13 @@ use std::rc::Rc;
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use clap::ValueEnum;
 use half::bf16;
+use serde::{Deserialize, Serialize};
 
 use crate::device::cpu::HostElement;
 use crate::device::meter::Clock;
 use crate::device::{Buffer, Class, Fetched, Format, Memory};
 use driver::{Address, Driver, DriverError, Fetch, Mark, Properties, Result, TensorMap, TileShape};
+use tuned::Tuned;
 use work::Work;
 
 /// Which kernels run.
@@ -50,13 +53,18 @@ pub enum Place {
     Emulator,
 }
 
-/// The GPU at a place; the error says why there is none.
+/// The GPU at a place, with the cuts of products that were measured on it; the error says why there
+/// is none.
 pub fn open(place: Place, kernels: Kernels) -> Result<Gpu> {
     let driver: Box<dyn Driver> = match place {
         Place::Cuda => Box::new(cuda::Cuda::new()?),
         Place::Emulator => Box::new(emulator::Emulator::new(emulator::Modes::default())?),
     };
-    Ok(Gpu::new(driver, kernels))
+    let gpu = Gpu::new(driver, kernels);
+    if place == Place::Cuda {
+        gpu.load_kept();
+    }
+    Ok(gpu)
 }
 
 /// Whether there is a GPU that can train, and kernels for it.
@@ -93,6 +101,7 @@ struct State {
     /// What lives within one op: address and bytes.
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
+    tuned: RefCell<Option<Tuned>>,
     /// Whether a kernel may begin before the one before it has ended.
     overlaps: Cell<bool>,
     /// Work that is taken down instead of being done; see [`replay`].
@@ -118,7 +127,8 @@ pub enum Gemm {
 /// How products are cut where the choice is not left to the host: for checks, which must meet every
 /// tile at any shape, and for sweeps that measure them. Splits are shares of the inner dimension,
 /// where a kernel can split it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProductCut {
     /// Tile of `kernels/product.cuh`: 0 large, 1 medium, 2 small.
     Portable { tile: usize, splits: usize },
@@ -231,6 +241,7 @@ impl Gpu {
             fault: RefCell::default(),
             workspace,
             product_cut: Cell::default(),
+            tuned: RefCell::default(),
             overlaps: Cell::default(),
             noting: RefCell::default(),
             tables: RefCell::default(),

@@ -3,12 +3,14 @@
 
 use half::bf16;
 
+use super::cuts::{self, MOST_SPLITS};
 use super::hopper::{Matrix, Product};
 use super::{Linear, LinearOps};
 use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::limits::multiple;
+use crate::device::gpu::tuned::{Key, Op};
 use crate::device::gpu::{Gpu, ProductCut, Tensor};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, launch_act_backward};
@@ -71,7 +73,6 @@ impl Cut {
 /// long as its steps and the overhead. A split more evens out the last wave, and costs writing and
 /// reading the results once more, in f32.
 fn cut(m: usize, n: usize, k: usize, processors: usize, may_split: bool) -> Cut {
-    const MOST_SPLITS: usize = 64;
     /// Bytes a second, and what one more launch takes.
     const MEMORY: f64 = 4.0e12;
     const LAUNCH: f64 = 3e-6;
@@ -83,12 +84,31 @@ fn cut(m: usize, n: usize, k: usize, processors: usize, may_split: bool) -> Cut 
         let partials = (2 * size_of::<f32>() * splits * m * n) as f64;
         product + if splits > 1 { partials / MEMORY + LAUNCH } else { 0.0 }
     };
-    let most = if may_split { (steps / 4).clamp(1, MOST_SPLITS) } else { 1 };
+    let most = if may_split { most_splits(k) } else { 1 };
     let all = (0..TILES.len()).flat_map(|tile| (1..=most).map(move |splits| (tile, splits)));
     let time = |&(tile, splits): &(usize, usize)| seconds(&TILES[tile], splits);
     let best = all.min_by(|a, b| time(a).total_cmp(&time(b)));
     let (tile, splits) = best.expect("there are tiles");
     Cut::new(tile, splits, k)
+}
+
+/// Shares of k that leave each a few steps.
+fn most_splits(k: usize) -> usize {
+    (k.div_ceil(STEP) / 4).clamp(1, MOST_SPLITS)
+}
+
+/// Which kernels can split k.
+fn may_split(op: Op) -> bool {
+    matches!(op, Op::LinearDx | Op::LinearDw)
+}
+
+/// Every cut of a product by these kernels.
+pub(super) fn cuts(key: &Key) -> impl Iterator<Item = ProductCut> {
+    let most = if may_split(key.op) { most_splits(key.k) } else { 1 };
+    let steps = key.k.div_ceil(STEP);
+    (0..TILES.len()).flat_map(move |tile| {
+        cuts::splits(steps, most).map(move |splits| ProductCut::Portable { tile, splits })
+    })
 }
 
 /// What the kernels take, or in words what they do not. A layer of few outputs, such as a
@@ -160,8 +180,9 @@ impl Gpu {
         self.launch(kernels[cut.tile], shape, args);
     }
 
-    fn cut(&self, m: usize, n: usize, k: usize, may_split: bool) -> Cut {
-        if let Some(ProductCut::Portable { tile, splits }) = self.fixed_products() {
+    fn cut(&self, key: Key) -> Cut {
+        let (Key { m, n, k, .. }, may_split) = (key, may_split(key.op));
+        if let Some(ProductCut::Portable { tile, splits }) = self.cut_of(&key) {
             return Cut::new(tile, if may_split { splits } else { 1 }, k);
         }
         cut(m, n, k, self.driver().properties().processors as usize, may_split)
@@ -196,11 +217,11 @@ impl Gpu {
             Matrix::dense(x, m, k),
             Matrix::dense(weight, n, k),
         ];
-        if let Some(cut) = self.hopper_cut(&Product::stored(m, n, k), &[y, x, w]) {
+        if let Some(cut) = self.hopper_cut(Op::Linear, &Product::stored(m, n, k), &[y, x, w]) {
             return self.hopper_linear(cut, y, x, w, bias);
         }
         let kernels = ["linear_large", "linear_medium", "linear_small"];
-        self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
+        self.multiply(kernels, self.cut(Key { op: Op::Linear, m, n, k }), m, n, &args);
     }
 
     /// [`LinearOps::linear_dx`] on rows anywhere.
@@ -224,10 +245,12 @@ impl Gpu {
         }
         let dy_seen = Matrix { at: dy.at, rows: m, columns: k, stride: dy.stride };
         let [dx_seen, w] = [Matrix::dense(dx, m, n), Matrix::dense(weight, k, n)];
-        if let Some(cut) = self.hopper_cut(&Product::stored(m, n, k), &[dx_seen, dy_seen, w]) {
+        if let Some(cut) =
+            self.hopper_cut(Op::LinearDx, &Product::stored(m, n, k), &[dx_seen, dy_seen, w])
+        {
             return self.hopper_dx(cut, dx_seen, dy_seen, w, into);
         }
-        let cut = self.cut(m, n, k, true);
+        let cut = self.cut(Key { op: Op::LinearDx, m, n, k });
         let partials =
             (cut.splits > 1).then(|| self.workspace(cut.splits * m * n * size_of::<f32>()));
         let args = [
@@ -270,10 +293,12 @@ impl Gpu {
         }
         let dy_seen = Matrix { at: dy.at, rows: k, columns: m, stride: dy.stride };
         let (x_seen, sums) = (Matrix::dense(x, k, n), Sums { dw, db, m, n });
-        if let Some(cut) = self.hopper_cut(&Product::summed(m, n, k), &[dy_seen, x_seen]) {
+        if let Some(cut) =
+            self.hopper_cut(Op::LinearDw, &Product::summed(m, n, k), &[dy_seen, x_seen])
+        {
             return self.hopper_dw(cut, sums, dy_seen, x_seen);
         }
-        let cut = self.cut(m, n, k, true);
+        let cut = self.cut(Key { op: Op::LinearDw, m, n, k });
         let partials =
             (cut.splits > 1).then(|| self.workspace(cut.splits * sums.part() * size_of::<f32>()));
         let args = [
@@ -374,11 +399,11 @@ impl LinearOps for Gpu {
             Matrix::dense(x.at, m, k),
             Matrix::dense(weight, n, k),
         ];
-        if let Some(cut) = self.hopper_cut(&Product::activated(m, n, k), &seen) {
+        if let Some(cut) = self.hopper_cut(Op::LinearAct, &Product::activated(m, n, k), &seen) {
             return self.hopper_linear_act(cut, seen, bias, activation);
         }
         let kernels = ["linear_act_large", "linear_act_medium", "linear_act_small"];
-        self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
+        self.multiply(kernels, self.cut(Key { op: Op::LinearAct, m, n, k }), m, n, &args);
     }
 
     fn linear_dx(
@@ -426,11 +451,11 @@ impl LinearOps for Gpu {
             Matrix::dense(dy.at, m, k),
             Matrix::dense(weight, k, n),
         ];
-        if let Some(cut) = self.hopper_cut(&Product::activated(m, n, k), &seen) {
+        if let Some(cut) = self.hopper_cut(Op::LinearDxAct, &Product::activated(m, n, k), &seen) {
             return self.hopper_dx_act(cut, seen, activation);
         }
         let kernels = ["linear_dx_act_large", "linear_dx_act_medium", "linear_dx_act_small"];
-        self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
+        self.multiply(kernels, self.cut(Key { op: Op::LinearDxAct, m, n, k }), m, n, &args);
     }
 
     fn linear_dw(

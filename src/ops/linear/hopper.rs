@@ -7,9 +7,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::cuts::{self, MOST_SPLITS};
 use super::gpu::Sums;
 use crate::device::gpu::driver::{Address, TensorMap, TileShape};
 use crate::device::gpu::launch::{Arg, Shape};
+use crate::device::gpu::tuned::{Key, Op};
 use crate::device::gpu::{Gemm, Gpu, ProductCut};
 use crate::ops::Into;
 use crate::ops::activation::Activation;
@@ -189,20 +191,36 @@ fn seconds(cut: &Cut, p: &Product) -> f64 {
     chip::FILL + block.max(memory) + if cut.splits > 1 { sum } else { 0.0 }
 }
 
+/// Shares of k that leave each enough steps to be worth it.
+fn most_splits(k: usize) -> usize {
+    const LEAST_SHARE: usize = 8;
+    (k.div_ceil(STEP) / LEAST_SHARE).clamp(1, MOST_SPLITS)
+}
+
+/// Tiles, and clusters that `m` rows fill.
+fn forms(m: usize) -> impl Iterator<Item = (usize, usize)> {
+    let clusters = move |tile: usize| if m > TILES[tile].m { 1..=2 } else { 1..=1 };
+    (0..TILES.len()).flat_map(move |tile| clusters(tile).map(move |cluster| (tile, cluster)))
+}
+
+/// Every cut of a product by these kernels, on all processors.
+pub(super) fn cuts(key: &Key, processors: usize) -> impl Iterator<Item = ProductCut> {
+    let most = if key.op == Op::LinearDw { most_splits(key.k) } else { 1 };
+    let steps = key.k.div_ceil(STEP);
+    forms(key.m).flat_map(move |(tile, cluster)| {
+        let blocks = (processors / cluster).max(1) * cluster;
+        let cut = move |splits| ProductCut::Hopper { tile, cluster, splits, blocks };
+        cuts::splits(steps, most).map(cut)
+    })
+}
+
 /// The cut that should take the least time. A tile that divides the results wastes nothing; large
 /// ones cost least traffic, and two blocks of a cluster share theirs; taking turns hides the
 /// epilogue, which decides where k is short; and a split more fills the last wave, for writing and
 /// reading the results once more.
 fn choose(p: &Product, processors: usize) -> Cut {
-    const MOST_SPLITS: usize = 64;
-    /// Steps of k that are worth a split.
-    const LEAST_SHARE: usize = 8;
-    let most = match p.epilogue {
-        Epilogue::Sum => (p.k.div_ceil(STEP) / LEAST_SHARE).clamp(1, MOST_SPLITS),
-        _ => 1,
-    };
-    let clusters = |tile: usize| if p.m > TILES[tile].m { 1..=2 } else { 1..=1 };
-    let all = (0..TILES.len()).flat_map(|tile| clusters(tile).map(move |cluster| (tile, cluster)));
+    let most = if p.epilogue == Epilogue::Sum { most_splits(p.k) } else { 1 };
+    let all = forms(p.m);
     let all = all.flat_map(|(tile, cluster)| (1..=most).map(move |splits| (tile, cluster, splits)));
     let cuts = all.map(|(tile, cluster, splits)| Cut::new(tile, cluster, splits, p, processors));
     let best = cuts.min_by(|a, b| seconds(a, p).total_cmp(&seconds(b, p)));
@@ -245,11 +263,11 @@ const PIECE_ROWS: usize = 16;
 
 impl Gpu {
     /// How these kernels cut a product of such matrices; none if it is not theirs.
-    pub(super) fn hopper_cut(&self, p: &Product, matrices: &[Matrix]) -> Option<Cut> {
+    pub(super) fn hopper_cut(&self, op: Op, p: &Product, matrices: &[Matrix]) -> Option<Cut> {
         let takes =
             self.has_hopper() && p.m > 0 && p.n > 0 && matrices.iter().all(Matrix::is_aligned);
         let processors = self.driver().properties().processors as usize;
-        match self.fixed_products() {
+        match self.cut_of(&Key { op, m: p.m, n: p.n, k: p.k }) {
             _ if !takes => None,
             Some(ProductCut::Portable { .. }) => None,
             Some(ProductCut::Hopper { tile, cluster, splits, blocks }) => {

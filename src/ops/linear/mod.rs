@@ -4,6 +4,7 @@
 //! What a fast kernel does in its epilogue is part of the op: the bias, the activation with its
 //! saved input, and the activation's gradient.
 
+mod cuts;
 mod gpu;
 mod hopper;
 mod ladder;

@@ -148,6 +148,7 @@ pub fn open(kernels: Kernels) -> Result<(Gpu, Result<Blas>)> {
 pub fn beside(cuda: Cuda, kernels: Kernels) -> (Gpu, Result<Blas>) {
     let stream = cuda.stream.cast();
     let gpu = Gpu::new(Box::new(cuda), kernels);
+    gpu.load_kept();
     (gpu.clone(), Blas::open(gpu, stream))
 }
 

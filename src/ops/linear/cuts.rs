@@ -1,0 +1,59 @@
+//! Every way to cut a product, for those who measure which is fastest.
+
+use super::{gpu, hopper};
+use crate::device::gpu::tuned::Key;
+use crate::device::gpu::{Gemm, Gpu, ProductCut};
+
+/// Most shares of k that are tried.
+pub(super) const MOST_SPLITS: usize = 64;
+
+/// Numbers of shares of so many steps of k, none of which is empty.
+pub(super) fn splits(steps: usize, most: usize) -> impl Iterator<Item = usize> {
+    let steps = steps.max(1);
+    (1..=most).filter(move |&splits| steps.div_ceil(steps.div_ceil(splits)) == splits)
+}
+
+impl Gpu {
+    /// All tiles, clusters and splits that fit a product, of the kernels that were asked for.
+    pub fn product_cuts(&self, key: &Key) -> Vec<ProductCut> {
+        let mut all = Vec::new();
+        if self.gemm() != Gemm::Portable && self.has_hopper() {
+            let processors = self.driver().properties().processors as usize;
+            all.extend(hopper::cuts(key, processors));
+        }
+        if self.gemm() != Gemm::Hopper {
+            all.extend(gpu::cuts(key));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::gpu::tuned::{Entry, Op, Tuned};
+    use crate::device::gpu::{Kernels, Place, open};
+
+    #[test]
+    fn a_measured_cut_is_taken_and_one_of_other_kernels_is_not() {
+        let gpu = open(Place::Emulator, Kernels::Fast).expect("there is a C++ compiler");
+        let key = Key { op: Op::LinearDw, m: 256, n: 264, k: 4096 };
+        let cuts = gpu.product_cuts(&key);
+        let count = |is: fn(&ProductCut) -> bool| cuts.iter().filter(|cut| is(cut)).count();
+        // Four tiles, alone and, but for the one of 256 rows, in pairs; one to eight shares.
+        assert_eq!(count(|cut| matches!(cut, ProductCut::Hopper { .. })), 7 * 8);
+        assert!(count(|cut| matches!(cut, ProductCut::Portable { .. })) >= 3);
+        let cut = cuts[5];
+        let mut tuned = Tuned::new(gpu.driver().properties());
+        tuned.keep(Entry { key, cut, seconds: 1.0 });
+        assert_eq!(gpu.cut_of(&key), None);
+        gpu.use_tuned(Some(tuned));
+        assert_eq!(gpu.cut_of(&key), Some(cut));
+        assert_eq!(gpu.cut_of(&Key { op: Op::Linear, ..key }), None);
+        gpu.use_gemm(Gemm::Portable).unwrap();
+        assert_eq!(gpu.cut_of(&key), None);
+        let fixed = Some(ProductCut::Portable { tile: 2, splits: 1 });
+        gpu.fix_products(fixed);
+        assert_eq!(gpu.cut_of(&key), fixed);
+    }
+}
