@@ -207,7 +207,7 @@ __device__ __forceinline__ void mask(float (&s)[M][N][4], int row, int column, B
 
 // Bit i: whether element i of four is kept.
 __device__ __forceinline__ unsigned kept(const Dropout& dropout, unsigned row, unsigned block) {
-    const float4 factors = dropout_factors(dropout, uint64_t(row) << 32 | block);
+    const float4 factors = dropout_factors<true>(dropout, uint64_t(row) << 32 | block);
     return unsigned(factors.x != 0.0f) | unsigned(factors.y != 0.0f) << 1 |
            unsigned(factors.z != 0.0f) << 2 | unsigned(factors.w != 0.0f) << 3;
 }

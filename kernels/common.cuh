@@ -20,6 +20,13 @@ __device__ __forceinline__ void begin_kernel() {
 
 // ------------------------------------------------------------------ vectors
 
+// Two bf16 in a register, the first in its low half. One conversion takes both; two, of which the
+// compiler may see that they are taken apart again, would be at a quarter of its rate.
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    const bf16x2 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
 // Eight bf16: one 16-byte access. Pointers are 16-byte aligned.
 struct Vec8 {
     uint4 words;
@@ -39,14 +46,8 @@ struct Vec8 {
         }
     }
     __device__ __forceinline__ static Vec8 from_float(const float (&x)[8]) {
-        unsigned w[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            unsigned low = __bfloat16_as_ushort(__float2bfloat16_rn(x[2 * i]));
-            unsigned high = __bfloat16_as_ushort(__float2bfloat16_rn(x[2 * i + 1]));
-            w[i] = low | high << 16;
-        }
-        return {make_uint4(w[0], w[1], w[2], w[3])};
+        return {make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]),
+                           pack_bf16(x[6], x[7]))};
     }
 };
 
@@ -87,13 +88,6 @@ struct Vec8f {
         return {make_float4(x[0], x[1], x[2], x[3]), make_float4(x[4], x[5], x[6], x[7])};
     }
 };
-
-// Two bf16 in a register, the first in its low half: a fragment of a matrix product.
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-    uint32_t a = __bfloat16_as_ushort(__float2bfloat16_rn(low));
-    uint32_t b = __bfloat16_as_ushort(__float2bfloat16_rn(high));
-    return a | b << 16;
-}
 
 // ------------------------------------------------------------------ reductions
 
@@ -138,13 +132,23 @@ __device__ __forceinline__ float block_max(float x, float* scratch_smem) {
 
 // ------------------------------------------------------------------ random numbers
 
-// Philox4x32-10, word for word that of src/rng.rs.
-__host__ __device__ __forceinline__ uint4 philox4x32_10(uint4 counter, uint2 key) {
+// Philox4x32-10, word for word that of src/rng.rs. Of a product's halves, asked for one by one, nvcc
+// makes one wide product; of the product in 64 bits it makes that and an addition of zero. Only the
+// latter form leaves attention_keys_64, which has no register to spare, without a spill: TIGHT.
+template <bool TIGHT = false>
+__device__ __forceinline__ uint4 philox4x32_10(uint4 counter, uint2 key) {
+    constexpr uint32_t A = 0xD2511F53u, B = 0xCD9E8D57u;
 #pragma unroll
     for (int round = 0; round < 10; round++) {
-        uint64_t p0 = uint64_t(0xD2511F53u) * counter.x, p1 = uint64_t(0xCD9E8D57u) * counter.z;
-        counter = make_uint4(uint32_t(p1 >> 32) ^ counter.y ^ key.x, uint32_t(p1),
-                             uint32_t(p0 >> 32) ^ counter.w ^ key.y, uint32_t(p0));
+        uint4 c = counter;
+        if constexpr (TIGHT) {
+            uint64_t a = uint64_t(A) * c.x, b = uint64_t(B) * c.z;
+            counter = make_uint4(uint32_t(b >> 32) ^ c.y ^ key.x, uint32_t(b),
+                                 uint32_t(a >> 32) ^ c.w ^ key.y, uint32_t(a));
+        } else {
+            counter = make_uint4(__umulhi(B, c.z) ^ c.y ^ key.x, B * c.z,
+                                 __umulhi(A, c.x) ^ c.w ^ key.y, A * c.x);
+        }
         key = make_uint2(key.x + 0x9E3779B9u, key.y + 0xBB67AE85u);
     }
     return counter;
@@ -154,9 +158,10 @@ __host__ __device__ __forceinline__ uint4 philox4x32_10(uint4 counter, uint2 key
 constexpr uint32_t STREAM_MASK = 1, STREAM_DROPOUT = 3, STREAM_ROUNDING = 6;
 
 // Four words for (stream | site << 8, step, index).
-__host__ __device__ __forceinline__ uint4 philox_block(uint64_t seed, uint32_t stream,
-                                                       uint32_t step, uint64_t index) {
-    return philox4x32_10(
+template <bool TIGHT = false>
+__device__ __forceinline__ uint4 philox_block(uint64_t seed, uint32_t stream, uint32_t step,
+                                              uint64_t index) {
+    return philox4x32_10<TIGHT>(
         make_uint4(uint32_t(index), uint32_t(index >> 32), step, stream),
         make_uint2(uint32_t(seed), uint32_t(seed >> 32)));
 }
@@ -170,10 +175,11 @@ struct Dropout {
 };
 
 // Factors, 0 or 1 / (1 - p), of elements 4 · block to 4 · block + 3.
+template <bool TIGHT = false>
 __device__ __forceinline__ float4 dropout_factors(const Dropout& dropout, uint64_t block) {
     if (dropout.threshold == 0) return make_float4(1, 1, 1, 1);
-    uint4 words = philox_block(dropout.seed, STREAM_DROPOUT | dropout.site << 8, dropout.step,
-                               block);
+    uint4 words = philox_block<TIGHT>(dropout.seed, STREAM_DROPOUT | dropout.site << 8,
+                                      dropout.step, block);
     auto factor = [&](uint32_t word) { return word >= dropout.threshold ? dropout.keep : 0.0f; };
     return make_float4(factor(words.x), factor(words.y), factor(words.z), factor(words.w));
 }

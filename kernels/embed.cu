@@ -3,9 +3,11 @@
 //
 // Floor, 65,536 tokens, width 768: forward 101 MB written, and each row of a table that occurs read
 // once: at most 47 + 1 MB of 30,522 tokens, 0.035 ms at 4.3 TB/s. Backward: dy read once, 101 MB,
-// and the rows that occur read and written in f32, at most 190 MB: 0.067 ms. Unmeasured on a GPU.
+// and the rows that occur read and written in f32, at most 190 MB: 0.067 ms. Unmeasured on a GPU;
+// the backward is predicted at half its floor's rate, as it reads dy two or three times.
 //
-// Forward: a thread takes eight columns of a token; its three loads of rows are independent.
+// Forward: a row's address waits for an id, so a warp takes four tokens, reads their ids at once, and
+// has all loads of a token (up to 1,024 columns of three tables) under way before the first is used.
 //
 // Backward: a row of a table may occur once or ten thousand times among the tokens ([MASK], "the",
 // every position, type 0), and its sum must not depend on who comes first. So:
@@ -158,6 +160,26 @@ struct Runs {
     }
 };
 
+// ------------------------------------------------------------------ forward
+
+constexpr int TOKENS = 4;   // that a warp takes
+constexpr int VECTORS = 4;  // of a table's row that a lane loads at a time
+
+__device__ __forceinline__ const bf16* row_of(const bf16* table, int row, int width) {
+    return table != nullptr ? table + size_t(row) * width : nullptr;
+}
+
+// A lane's part of a table's row from column `first` on: zeros beyond, and where there is no table.
+__device__ __forceinline__ void load_terms(Vec8 (&terms)[VECTORS], const bf16* row, int first,
+                                           int width) {
+#pragma unroll
+    for (int v = 0; v < VECTORS; v++) {
+        int column = first + v * SLICE;
+        terms[v] = row != nullptr && column < width ? Vec8::load(row + column)
+                                                    : Vec8{make_uint4(0, 0, 0, 0)};
+    }
+}
+
 // ------------------------------------------------------------------ types
 
 constexpr int PAIR = 2;  // types that type_sums sums at a time
@@ -182,27 +204,43 @@ extern "C" __global__ void embed_naive(bf16* y, const int* ids, const int* posit
 }
 EXPORT_KERNEL(embed_naive, embed_naive)
 
-// One thread eight elements of y.
+// One warp TOKENS tokens, eight columns a lane and vector. Lane t holds the ids of token t.
 extern "C" __global__ void __launch_bounds__(THREADS)
     embed(bf16* y, const int* ids, const int* position_ids, const int* type_ids,
           const bf16* tokens, const bf16* positions, const bf16* types, int width, int rows) {
     begin_kernel();
-    unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = width / 8;
-    unsigned n = vector / vectors, column = vector % vectors * 8;
-    if (n >= unsigned(rows)) return;
-    const Vec8 none = {make_uint4(0, 0, 0, 0)};
-    Vec8 token = Vec8::load(tokens + size_t(ids[n]) * width + column);
-    Vec8 position = none, type = none;
-    if (positions != nullptr)
-        position = Vec8::load(positions + size_t(position_ids[n]) * width + column);
-    if (types != nullptr) type = Vec8::load(types + size_t(type_ids[n]) * width + column);
-    float sum[8], x[8];
-    token.to_float(sum);
-    position.to_float(x);
-    add8(sum, x);
-    type.to_float(x);
-    add8(sum, x);
-    Vec8::from_float(sum).store(y + size_t(n) * width + column);
+    int lane = threadIdx.x % 32;
+    int first_token = (blockIdx.x * (THREADS / 32) + threadIdx.x / 32) * TOKENS;
+    int mine = min(first_token + lane % TOKENS, rows - 1);
+    int id = ids[mine], position_id = 0, type_id = 0;
+    if (positions != nullptr) position_id = position_ids[mine];
+    if (types != nullptr) type_id = type_ids[mine];
+#pragma unroll 1
+    for (int t = 0; t < TOKENS; t++) {
+        size_t n = first_token + t;
+        const bf16* token = row_of(tokens, __shfl_sync(ALL_LANES, id, t), width);
+        const bf16* position = row_of(positions, __shfl_sync(ALL_LANES, position_id, t), width);
+        const bf16* type = row_of(types, __shfl_sync(ALL_LANES, type_id, t), width);
+        if (n >= size_t(rows)) return;
+        for (int first = lane * 8; first < width; first += VECTORS * SLICE) {
+            Vec8 terms[3][VECTORS];
+            load_terms(terms[0], token, first, width);
+            load_terms(terms[1], position, first, width);
+            load_terms(terms[2], type, first, width);
+#pragma unroll
+            for (int v = 0; v < VECTORS; v++) {
+                int column = first + v * SLICE;
+                if (column >= width) break;
+                float sum[8], x[8];
+                terms[0][v].to_float(sum);
+                terms[1][v].to_float(x);
+                add8(sum, x);
+                terms[2][v].to_float(x);
+                add8(sum, x);
+                Vec8::from_float(sum).store(y + n * width + column);
+            }
+        }
+    }
 }
 EXPORT_KERNEL(embed, embed)
 
@@ -380,29 +418,41 @@ EXPORT_KERNEL(embed_join, embed_join)
 
 // One warp 256 columns of a strand: tokens s, s + strands, ...; partials [strands, types, width],
 // of which it writes types 2 blockIdx.y and the next.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Two blocks a multiprocessor are all there are; told so, ptxas takes the registers for all loads.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     type_sums(float* partials, const int* type_ids, const bf16* dy, int types, int width, int rows,
               int strands) {
     begin_kernel();
     int slices = ceil_div(width, SLICE);
     int warp = (blockIdx.x * THREADS + threadIdx.x) / 32;
     int strand = warp / slices, column = warp % slices * SLICE + threadIdx.x % 32 * 8;
-    if (strand >= strands || column >= width) return;
+    if (strand >= strands) return;
+    bool exists = column < width;
     int type = blockIdx.y * PAIR;
     float sums[PAIR][8] = {};
-#pragma unroll 4
-    for (size_t n = strand; n < size_t(rows); n += strands) {
-        int which = type_ids[n] - type;
-        float x[8];
-        Vec8::load(dy + n * width + column).to_float(x);
+    for (int first = strand; first < rows; first += UNDER_WAY * strands) {
+        Vec8 under_way[UNDER_WAY];
+        int which[UNDER_WAY];
 #pragma unroll
-        for (int k = 0; k < PAIR; k++)
+        for (int j = 0; j < UNDER_WAY; j++) {
+            int n = first + j * strands;
+            which[j] = n < rows ? type_ids[n] - type : -1;
+            under_way[j] = exists && n < rows ? Vec8::load(dy + size_t(n) * width + column)
+                                              : Vec8{make_uint4(0, 0, 0, 0)};
+        }
 #pragma unroll
-            for (int i = 0; i < 8; i++) sums[k][i] += which == k ? x[i] : 0.0f;
+        for (int j = 0; j < UNDER_WAY; j++) {
+            float x[8];
+            under_way[j].to_float(x);
+#pragma unroll
+            for (int k = 0; k < PAIR; k++)
+#pragma unroll
+                for (int i = 0; i < 8; i++) sums[k][i] += which[j] == k ? x[i] : 0.0f;
+        }
     }
 #pragma unroll
     for (int k = 0; k < PAIR; k++) {
-        if (type + k >= types) break;
+        if (type + k >= types || !exists) break;
         float* partial = partials + (size_t(strand) * types + type + k) * width;
         Vec8f::from_float(sums[k]).store(partial + column);
     }

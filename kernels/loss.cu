@@ -12,9 +12,13 @@
 // read twice, but from memory only once: where two rows fit a multiprocessor (V to 57,000 on an
 // H100, to 24,000 on an RTX), cp.async brings each into shared memory at one go, and while one is
 // on its way the other is computed; longer rows are read again, and come from the L2. Each thread
-// reads back what it copied itself, so the only barriers are those of the two reductions. A
-// thread's maximum and sum are online: the sum is scaled when the maximum moves, at most once in
-// eight logits.
+// reads back what it copied itself, in four parts, so the only barriers are those of the two
+// reductions. A thread's maximum and sum are online: the sum is scaled when the maximum moves, at
+// most once in eight logits.
+//
+// Two rows a multiprocessor are few: what a row waits for, the other must fill. So a logit has few
+// instructions (an exponential is one multiplication-addition and one `ex2`), and 0.58 of the
+// special-function units' rate is what binds after memory.
 //
 // Rows are taken last first: the product before has just written the last ones, which the L2 still
 // holds, and the products after begin with the first, which are then in the L2. Results of rows go
@@ -38,7 +42,7 @@ __device__ __forceinline__ float exp_below(float x) { return ptx::exp2_approx(x 
 
 // The largest of some logits, and Σ exp(z − top).
 struct Online {
-    float top = -FLT_MAX, total = 0;
+    float top = -FLT_MAX / 2, total = 0;  // halved, as a multiple of it must be finite below
 
     __device__ __forceinline__ void add(const float (&z)[8]) {
         float new_top = top;
@@ -46,8 +50,9 @@ struct Online {
         for (int e = 0; e < 8; e++) new_top = fmaxf(new_top, z[e]);
         if (new_top > top) total *= exp_below(top - new_top);
         top = new_top;
+        const float shift = -top * LOG2E;
 #pragma unroll
-        for (int e = 0; e < 8; e++) total += exp_below(z[e] - top);
+        for (int e = 0; e < 8; e++) total += ptx::exp2_approx(fmaf(z[e], LOG2E, shift));
     }
 };
 
@@ -70,6 +75,35 @@ __device__ __forceinline__ float mean_of(const int* labelled) {
     return 1.0f / float(max(*labelled, 1));
 }
 
+// Adds a thread's logits from column `first` to before `end`.
+__device__ __forceinline__ void add_columns(Online& sum, const bf16* z, int first, int end, int v) {
+    float x[8];
+#pragma unroll 1
+    for (int i = first; i < end; i += THREADS * 8) {
+        load(x, z, i, v);
+        sum.add(x);
+    }
+}
+
+// A row comes in PARTS parts of so many columns; the first are added up while the last travel.
+constexpr int PARTS = 4;
+
+__device__ __forceinline__ int part_of(int v) {
+    return ceil_div(v, PARTS * THREADS * 8) * THREADS * 8;
+}
+
+__device__ __forceinline__ int end_of(int part, int v) { return min((part + 1) * part_of(v), v); }
+
+// Adds the parts from PART on, each when it is there.
+template <int PART>
+__device__ __forceinline__ void add_parts(Online& sum, const bf16* z, int first, int v) {
+    if constexpr (PART < PARTS) {
+        ptx::cp_async_wait<PARTS - 1 - PART>();
+        add_columns(sum, z, first + PART * part_of(v), end_of(PART, v), v);
+        add_parts<PART + 1>(sum, z, first, v);
+    }
+}
+
 // results [rows]: nll, hit. With `labelled` [1], the rows that the mean is over, logits become their
 // gradient.
 template <bool STAGED>
@@ -90,21 +124,24 @@ __device__ __forceinline__ void cross_entropy(float2* results, bf16* logits, con
     const bf16* z = row_gmem;
     if constexpr (STAGED) {
         bf16* row_smem = reinterpret_cast<bf16*>(smem);
-        for (int i = first; i < v; i += THREADS * 8)
-            ptx::cp_async16(row_smem + i, row_gmem + i, min(8, v - i) * int(sizeof(bf16)));
-        ptx::cp_async_commit();
+#pragma unroll 1
+        for (int part = 0; part < PARTS; part++) {
+#pragma unroll 1
+            for (int i = first + part * part_of(v); i < end_of(part, v); i += THREADS * 8)
+                ptx::cp_async16(row_smem + i, row_gmem + i);  // maybe of the padding too
+            ptx::cp_async_commit();
+        }
         z = row_smem;
     }
     // Read by all before the barriers below, overwritten by one after.
     const float target_z = __bfloat162float(row_gmem[target]);
-    ptx::cp_async_wait<0>();
 
     Online mine;
+    if constexpr (STAGED)
+        add_parts<0>(mine, z, first, v);
+    else
+        add_columns(mine, z, first, v, v);
     float x[8];
-    for (int i = first; i < v; i += THREADS * 8) {
-        load(x, z, i, v);
-        mine.add(x);
-    }
     const float top = block_max<THREADS>(mine.top, tops);
     const float total = block_sum<THREADS>(mine.total * exp_below(mine.top - top), totals);
     if (threadIdx.x == 0) {
@@ -113,16 +150,18 @@ __device__ __forceinline__ void cross_entropy(float2* results, bf16* logits, con
     }
     if (!train) return;
 
-    const float scale = mean_of(labelled), factor = scale / total;
+    // scale · exp(z − top) / total = 2^(z log2 e − shift)
+    const float scale = mean_of(labelled), shift = fmaf(top, LOG2E, log2f(total / scale));
+#pragma unroll 1
     for (int i = first; i < v; i += THREADS * 8) {
         load(x, z, i, v);
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            x[e] = exp_below(x[e] - top) * factor;
-            if (i + e == target) x[e] -= scale;
-        }
+        for (int e = 0; e < 8; e++) x[e] = ptx::exp2_approx(fmaf(x[e], LOG2E, -shift));
         Vec8::from_float(x).store(row_gmem + i);
     }
+    if (int(threadIdx.x) == target / 8 % THREADS)  // who stored it just now
+        row_gmem[target] = __float2bfloat16_rn(
+            ptx::exp2_approx(fmaf(target_z, LOG2E, -shift)) - scale);
 }
 
 }  // namespace

@@ -11,7 +11,9 @@
 //
 // Floor, bytes an element: norm 4, add_norm 8, backward 6 (8 where it adds to dx). 65,536 × 768:
 // 0.20, 0.40, 0.30 (0.40) GB: 0.047, 0.094, 0.070 (0.094) ms at 4.3 TB/s. The arithmetic is some
-// 10 operations an element, and 15 more where a dropout mask is drawn. Unmeasured on a GPU.
+// 10 operations an element, and 15 more where a dropout mask is drawn: three quarters of what can be
+// issued meanwhile. Unmeasured on a GPU; predicted (scripts/memory.py) below 0.9 of the floor's rate
+// is only the backward that overwrites dx, whose 16 warps a multiprocessor load and sum in turn.
 //
 // A team of WARPS warps takes a row, VECTORS vectors of eight columns a lane, held in registers:
 // memory is crossed once, and the statistics come from a second and third look at registers. To
@@ -24,6 +26,7 @@
 // norm_weights adds those in order. How many blocks there are depends on the shape alone
 // (src/ops/norm.rs), so the bits are the same on every GPU.
 #include <common.cuh>
+#include <dropout.cuh>
 #include <partials.cuh>
 
 namespace {
@@ -142,16 +145,10 @@ __device__ __forceinline__ void norm_row(bf16* y, float* stats, const Vec8 (&x)[
 }
 
 // x under the mask of elements `first` to first + 7, rounded as the op dropout would store it.
-__device__ __forceinline__ void drop8(float (&x)[8], const Dropout& dropout, size_t first) {
+__device__ __forceinline__ void drop_rounded8(float (&x)[8], const Dropout& dropout,
+                                              size_t first) {
     if (dropout.threshold == 0) return;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float4 factors = dropout_factors(dropout, first / 4 + half);
-        x[4 * half] *= factors.x;
-        x[4 * half + 1] *= factors.y;
-        x[4 * half + 2] *= factors.z;
-        x[4 * half + 3] *= factors.w;
-    }
+    drop8(x, dropout, first);
     Vec8::from_float(x).to_float(x);
 }
 
@@ -183,7 +180,7 @@ __device__ __forceinline__ void add_norm_rows(bf16* y, bf16* sum, float* stats,
         float a[8], b[8];
         held[v].to_float(a);
         other[v].to_float(b);
-        drop8(b, dropout, start + column);
+        drop_rounded8(b, dropout, start + column);
 #pragma unroll
         for (int i = 0; i < 8; i++) a[i] += b[i];
         held[v] = Vec8::from_float(a);
@@ -333,7 +330,7 @@ extern "C" __global__ void norm_naive(bf16* y, bf16* sum, float* stats, const bf
         for (int c = 0; c < width; c += 8) {
             float b[8];
             for (int i = 0; i < 8; i++) b[i] = wide(branch[row * width + c + i]);
-            drop8(b, dropout, row * width + c);
+            drop_rounded8(b, dropout, row * width + c);
             for (int i = 0; i < 8; i++) sum[c + i] = __float2bfloat16_rn(wide(x[c + i]) + b[i]);
         }
         x = sum;

@@ -5,7 +5,8 @@
 // not finite writes nothing.
 //
 // Floor: AdamW reads g, m, v and w and writes m, v, w and the bf16 copy, 30 bytes a parameter:
-// 124M parameters, 0.87 ms at 4.3 TB/s. Unmeasured on a GPU.
+// 124M parameters, 0.87 ms at 4.3 TB/s. A vector's 600 instructions, most of them one division and
+// one root an element, are 0.7 of what can be issued meanwhile. Unmeasured on a GPU.
 //
 // A thread takes four neighbouring elements. Groups (runs of parameters with one decay and one
 // factor of the learning rate) begin on multiples of four, so a vector lies in one group; it is

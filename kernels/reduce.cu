@@ -5,12 +5,15 @@
 // Unmeasured on a GPU.
 //
 // Squares are summed in f32 within a thread's vector and in f64 across, in an order fixed by the
-// size alone: blocks take equal shares in turn, and one block adds what they leave.
+// size alone: blocks take equal shares in turn, and one block adds what they leave. Nothing is
+// written, so loads alone must fill memory: a thread has four under way, and the blocks are as many
+// as an H200 holds at once, eight on each of 132 multiprocessors.
 #include <common.cuh>
 
 namespace {
 
 constexpr int THREADS = 256;
+constexpr int UNDER_WAY = 4;  // vectors that a thread loads at a time
 
 // Sums `value` over the block in a fixed order; thread 0 has it.
 __device__ double block_sum(double value) {
@@ -52,9 +55,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     size_t stride = size_t(gridDim.x) * THREADS;
     size_t thread = size_t(blockIdx.x) * THREADS + threadIdx.x;
     const float4* vectors = reinterpret_cast<const float4*>(grads);
-    for (size_t i = thread; i < length / 4; i += stride) {
-        float4 g = vectors[i];
-        total += g.x * g.x + g.y * g.y + g.z * g.z + g.w * g.w;
+    for (size_t i = thread; i < length / 4; i += UNDER_WAY * stride) {
+        float4 g[UNDER_WAY];
+#pragma unroll
+        for (int j = 0; j < UNDER_WAY; j++)
+            g[j] = i + j * stride < length / 4 ? vectors[i + j * stride] : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int j = 0; j < UNDER_WAY; j++)
+            total += g[j].x * g[j].x + g[j].y * g[j].y + g[j].z * g[j].z + g[j].w * g[j].w;
     }
     size_t tail = length / 4 * 4 + thread;
     if (tail < length) total += double(grads[tail]) * grads[tail];

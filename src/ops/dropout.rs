@@ -72,13 +72,16 @@ impl<E: Element> DropoutOps for Cpu<E> {
     }
 }
 
+/// Vectors of eight elements that a thread of the fast kernel takes, as in `kernels/dropout.cu`.
+const VECTORS: usize = 2;
+
 impl DropoutOps for Gpu {
     fn dropout(&self, y: &mut Tensor<bf16>, x: &Tensor<bf16>, dropout: Dropout, len: usize) {
         let args = [y.into(), x.into(), Some(dropout).into(), len.into()];
         if self.naive() {
             self.launch("dropout_naive", Shape::each(len, 256), &args);
         } else {
-            self.launch("dropout", Shape::each(len.div_ceil(8), 256), &args);
+            self.launch("dropout", Shape::each(len.div_ceil(8 * VECTORS), 256), &args);
         }
     }
 }

@@ -116,8 +116,9 @@ pub fn supports(width: usize) -> Result<(), String> {
 }
 
 const THREADS: u32 = 256;
-/// Constants of `kernels/embed.cu`: values of a digit, entries that a block sorts, entries of a
-/// chunk, columns that a warp sums, types that it sums.
+/// Constants of `kernels/embed.cu`: tokens of a warp of the forward; values of a digit, entries
+/// that a block sorts, entries of a chunk, columns that a warp sums, types that it sums.
+const TOKENS: usize = 4;
 const RADIX: usize = 256;
 const SORT_TILE: usize = 4096;
 const CHUNK: usize = 64;
@@ -146,7 +147,8 @@ impl EmbedOps for Gpu {
             return self.launch("embed_naive", Shape::each(elements, THREADS), &args);
         }
         assert_eq!(supports(at.width), Ok(()), "embed");
-        self.launch("embed", Shape::each(elements / 8, THREADS), &args);
+        let warps = t.rows.div_ceil(TOKENS);
+        self.launch("embed", Shape::each(warps * 32, THREADS), &args);
     }
 
     fn embed_backward(

@@ -47,9 +47,8 @@ pub const ACTIVATION: &[Mutant] = &[
 
 #[rustfmt::skip]
 pub const DROPOUT: &[Mutant] = &[
-    fifo("dropout", "dropout.cu", "second block of the mask is the first",
-        "dropout_factors(dropout, first / 4 + 1)", "dropout_factors(dropout, first / 4)"),
+    fifo("dropout", "dropout.cuh", "second block of the mask is the first",
+        "dropout_factors(dropout, first / 4 + half)", "dropout_factors(dropout, first / 4)"),
     check("dropout", "dropout.cu", "tail runs one element too far",
-        "for (size_t i = first; i < size_t(length); i++)",
-        "for (size_t i = first; i <= size_t(length); i++)"),
+        "if (first + i < end) y[first + i]", "if (first + i <= end) y[first + i]"),
 ];

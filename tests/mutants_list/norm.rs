@@ -10,7 +10,7 @@ pub const NORM: &[Mutant] = &[
         "= make_float2(a, b);\n        __syncthreads();", "= make_float2(a, b);"),
     fifo("norm", "norm.cu", "columns beyond the row count in the variance",
         "        if (Team<WARPS>::column(v) >= columns) break;\n", ""),
-    fifo("norm", "norm.cu", "dropout of the second four is the first's",
+    fifo("norm", "dropout.cuh", "dropout of the second four is the first's",
         "dropout_factors(dropout, first / 4 + half)", "dropout_factors(dropout, first / 4)"),
     fifo("norm", "norm.cu", "teams add up their sums without waiting",
         "        if constexpr (!ALONE) __syncthreads();\n    }", "    }"),

@@ -53,7 +53,7 @@ pub const PRODUCT: &[Mutant] = &[
 #[rustfmt::skip]
 pub const LOSS: &[Mutant] = &[
     late("loss", "loss.cu", "row not waited for",
-        "ptx::cp_async_wait<0>();", "ptx::cp_async_wait<1>();"),
+        "ptx::cp_async_wait<PARTS - 1 - PART>();", "ptx::cp_async_wait<PARTS - PART>();"),
     lifo("loss", "loss.cu", "target's logit read when it may be a gradient",
         "(top - target_z)", "(top - __bfloat162float(row_gmem[target]))"),
     fifo("loss", "loss.cu", "sum not scaled when the maximum grows",

@@ -33,7 +33,7 @@ pub const EMBED: &[Mutant] = &[
     fifo("embed", "embed.cu", "a run's last chunk left out",
         "ends != 0 ? __ffs(ends) : 32", "ends != 0 ? __ffs(ends) - 1 : 32"),
     check("embed", "embed.cu", "a type that is none is stored",
-        "        if (type + k >= types) break;\n", ""),
+        "if (type + k >= types || !exists) break;", "if (!exists) break;"),
 ];
 
 #[rustfmt::skip]

@@ -36,18 +36,19 @@ impl Repeats for Gpu {
         if self.fault().is_some() || noted.is_empty() {
             return;
         }
-        let revised = script.0.as_mut().is_some_and(|old| old.revise(&noted).is_ok_and(|all| all));
-        if !revised {
-            // Given back first: two graphs of a step would take twice the memory.
-            script.0 = None;
-            let recorded = self.state.attempt("record", |driver| {
+        let old = script.0.take().filter(|old| old.revise(&noted).is_ok_and(|revised| revised));
+        script.0 = match old {
+            Some(mut recorded) => {
+                recorded.work = noted;
+                Some(recorded)
+            }
+            None => self.state.attempt("record", |driver| {
                 // SAFETY: as for a launch, see `Gpu::launch`; what runs is noted anew each time,
                 // so that its addresses are live.
                 let recording = unsafe { driver.record(&noted) }?;
                 Ok(Recorded { state: Rc::clone(&self.state), recording, work: noted })
-            });
-            script.0 = recorded;
-        }
+            }),
+        };
         if let Some(recorded) = &script.0 {
             // SAFETY: as above.
             self.state.attempt("step", |driver| unsafe { driver.replay(recorded.recording) });
@@ -72,8 +73,9 @@ impl Gpu {
 }
 
 impl Recorded {
-    /// Makes the recording one of `work`; false if it cannot become that.
-    fn revise(&mut self, work: &[Work]) -> Result<bool> {
+    /// Makes the recording one of `work`; false if it cannot become that. One that stays behind is
+    /// given back before another is made: two graphs of a step would take twice the memory.
+    fn revise(&self, work: &[Work]) -> Result<bool> {
         let pairs = || work.iter().zip(&self.work);
         if work.len() != self.work.len() || !pairs().all(|(new, old)| new.may_replace(old)) {
             return Ok(false);
@@ -84,7 +86,6 @@ impl Recorded {
                 unsafe { self.state.driver.revise(self.recording, index, new) }?;
             }
         }
-        self.work.clone_from_slice(work);
         Ok(true)
     }
 }
