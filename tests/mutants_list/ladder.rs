@@ -1,6 +1,6 @@
 //! Of the ladder of products.
 
-use super::{Mutant, fifo, late};
+use super::{Mutant, fifo, late, lifo};
 
 #[rustfmt::skip]
 pub const LADDER: &[Mutant] = &[
@@ -25,7 +25,7 @@ pub const LADDER: &[Mutant] = &[
         "step / STAGES & 1);", "step & 1);"),
     fifo("ladder", "ladder/5_roles.cu", "producer waits for the wrong phase",
         "(step / STAGES & 1) ^ 1", "step / STAGES & 1"),
-    fifo("ladder", "ladder/5_roles.cu", "stage free when one consumer is done",
+    lifo("ladder", "ladder/5_roles.cu", "stage free when one consumer is done",
         "empty + stage, 2);", "empty + stage, 1);"),
     fifo("ladder", "ladder/5_roles.cu", "both consumers make the upper half",
         "consumer * 64 * ROW_BYTES", "0"),

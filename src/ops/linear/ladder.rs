@@ -55,7 +55,8 @@ impl Gpu {
         Rung::ALL.into_iter().filter(move |rung| hopper || !rung.needs_hopper())
     }
 
-    /// y [rows, n_out] = x [rows, n_in] · Wᵀ, whatever bias `at` has; n_in is a multiple of 8.
+    /// y [rows, n_out] = x [rows, n_in] · Wᵀ, whatever bias `at` has; n_in and n_out are multiples of
+    /// 8, for TMA.
     pub fn climb(
         &self,
         rung: Rung,
@@ -66,7 +67,7 @@ impl Gpu {
         rows: usize,
     ) {
         let (m, n, k) = (rows, at.n_out, at.n_in);
-        assert!(k.is_multiple_of(8), "ladder: {k} inputs, not a multiple of 8");
+        assert!(k.is_multiple_of(8) && n.is_multiple_of(8), "ladder: {k} → {n}, not eights");
         let (to, from, (w, _)) = (Rows::of(y, m, n).at, Rows::of(x, m, k).at, places(params, at));
         let sizes = [m, n, k].map(|size| size.into());
         let [m_arg, n_arg, k_arg] = sizes;
