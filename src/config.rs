@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::Objective;
-use crate::device::gpu::Place;
+use crate::device::gpu::{Gemm, Place};
 use crate::hf::FloatType;
 use crate::model::arch::{Arch, ArchError, Family};
 use crate::model::families::{PRESETS, preset};
@@ -143,6 +143,11 @@ pub struct TrainConfig {
     /// On a GPU from sm_90 on, let a kernel's blocks take their places before the kernel before it
     /// has ended. Off until it has been measured.
     pub overlap: bool,
+    /// On a GPU: which kernels multiply.
+    pub gemm: Gemm,
+    /// On a GPU: whether products are cut as `bench gemm --tune` measured to be fastest. The run
+    /// directory keeps the cuts.
+    pub tuned: bool,
 }
 
 impl Default for DataConfig {
@@ -176,6 +181,8 @@ impl Default for TrainConfig {
             max_skipped: 20,
             stochastic_rounding: false,
             overlap: false,
+            gemm: Gemm::Auto,
+            tuned: false,
         }
     }
 }

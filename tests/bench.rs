@@ -113,8 +113,7 @@ fn every_call_runs() {
 #[test]
 fn buffers_are_rotated() {
     let gpu = emulator();
-    let bench =
-        Bench { gpu: &gpu, emulated: true, l2: 100_000, budget: 0.0, known: None, blas: None };
+    let bench = Bench { gpu: &gpu, emulated: true, l2: 100_000, budget: 0.0, known: None };
     let ceilings = ceilings::measure(&bench).unwrap();
     let call = Call::ZeroX { len: 1000 };
     let row = bench.row(&call, 7, &ceilings).unwrap().unwrap();
@@ -165,6 +164,38 @@ fn ops_are_told_and_compared() {
     let other =
         succeeds(lab.program(&["bench", "compare", "b.json", "a.json"]).args(["--slower", "2"]));
     assert!(other.contains("faster"), "{other}");
+}
+
+/// The fastest cuts are kept, added to and taken; a file that is damaged is neither.
+#[test]
+fn cuts_that_were_measured_are_kept_and_taken() {
+    let lab = Lab::new();
+    let gemm = ["bench", "gemm", "--no-verify", "--budget", "0", "--device", "emulator"];
+    let gemm = |more: &[&str]| lab.program(&[&gemm[..], &["--tokens", "8"], more].concat());
+    let said = succeeds(&mut gemm(&["--tune", "cuts.json"]));
+    assert!(
+        said.contains("the host's choice: ") && said.contains("take it by --tuned cuts.json"),
+        "{said}"
+    );
+    let kept = std::fs::read_to_string(lab.path("cuts.json")).unwrap();
+    let products = |text: &str| text.matches("\"key\"").count();
+    assert!(products(&kept) > 5 && kept.contains("\"op\": \"linear_dw\""), "{kept}");
+    let said = succeeds(&mut gemm(&["--tuned", "cuts.json"]));
+    assert!(said.contains("8 tokens, tuned"), "{said}");
+    std::fs::write(lab.path("cuts.json"), kept.replace("seconds\": ", "seconds\": 1")).unwrap();
+    refuses(&mut gemm(&["--tuned", "cuts.json"]), &["is damaged", "bench gemm --tune"]);
+    refuses(&mut gemm(&["--tune", "cuts.json"]), &["is damaged", "remove the file"]);
+}
+
+/// Every rung has a row at each shape.
+#[test]
+fn the_ladder_is_timed_rung_by_rung() {
+    let lab = Lab::new();
+    let args = ["bench", "gemm", "--ladder", "--budget", "0", "--device", "emulator"];
+    let said = succeeds(lab.program(&args).args(["--no-verify", "--json", "a.json"]));
+    let report = Report::read(&lab.path("a.json")).unwrap();
+    let rungs = report.rows.iter().filter(|row| row.op.starts_with("ladder "));
+    assert_eq!((rungs.count(), report.rows.len()), (12, 12), "{said}");
 }
 
 /// Products beside cuBLASLt's, where there is one: in the table, below it, on the page, in JSON.

@@ -28,8 +28,8 @@ use warpwright::device::{Buffer, Class, Memory};
 use warpwright::model::batch::Capacity;
 use warpwright::ops::optimizer::{Rule, Update};
 use warpwright::ops::reduce::ReduceOps;
-use warpwright::train::step::{StepKey, Trainer};
-use warpwright::verify::{Request, Sizes, verify};
+use warpwright::train::step::{Outcome, StepKey, Trainer};
+use warpwright::verify::{Request, Row, Sizes, verify};
 
 /// The library of emulated kernels; empty where there was no C++ compiler.
 const EMULATOR: &str = env!("WARPWRIGHT_EMULATOR_PLAIN");
@@ -382,30 +382,32 @@ fn a_recording_runs_again() {
     assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
 }
 
-/// Steps whose arguments, and whose sizes, change, as graphs and launch by launch: to the bit the
-/// same, though the driver does nothing before the host waits.
+/// What four steps, whose arguments and sizes change, end in.
+fn trained(dev: &Meter<Gpu>) -> (Vec<f64>, Outcome) {
+    let zoo = support::zoo().into_iter();
+    let mut arch = zoo.clone().find(|(name, _)| name.starts_with("bert with")).unwrap().1;
+    (arch.width, arch.embed_width, arch.inner) = (48, 48, 40);
+    let sizes: [&[usize]; 4] = [&[7, 1, 23, 12], &[7, 1, 23, 12], &[20, 9], &[20, 9]];
+    let passes = [1, 2].map(|seed| sizes.map(|lengths| support::batch(&arch, lengths, seed)));
+    let capacity = Capacity { tokens: 43, sequences: 4, rows: 43 };
+    let mut trainer = Trainer::new(dev, &arch, capacity, 2, None, 0.1).unwrap();
+    trainer.initialise(dev, 1);
+    let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
+    for step in 0..4 {
+        let micros = [&passes[0], &passes[1]].map(|of| of[step].clone());
+        let micros = &micros[..if step < 3 { 2 } else { 1 }];
+        let update = Update { lr: 1e-3 * step as f64, ..update };
+        trainer.step(dev, micros, StepKey { seed: 5, step: step as u64 }, &update);
+    }
+    assert_eq!(dev.fault(), None);
+    (trainer.state.master.to_vec(), trainer.outcome())
+}
+
+/// Steps as graphs and launch by launch: to the bit the same, though the driver does nothing before
+/// the host waits.
 #[test]
 fn steps_run_as_graphs() {
     let log = on_driver("steps_run_as_graphs", "", || {
-        let zoo = support::zoo().into_iter();
-        let mut arch = zoo.clone().find(|(name, _)| name.starts_with("bert with")).unwrap().1;
-        (arch.width, arch.embed_width, arch.inner) = (48, 48, 40);
-        let sizes: [&[usize]; 4] = [&[7, 1, 23, 12], &[7, 1, 23, 12], &[20, 9], &[20, 9]];
-        let passes = [1, 2].map(|seed| sizes.map(|lengths| support::batch(&arch, lengths, seed)));
-        let capacity = Capacity { tokens: 43, sequences: 4, rows: 43 };
-        let trained = |dev: &Meter<Gpu>| {
-            let mut trainer = Trainer::new(dev, &arch, capacity, 2, None, 0.1).unwrap();
-            trainer.initialise(dev, 1);
-            let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
-            for step in 0..4 {
-                let micros = [&passes[0], &passes[1]].map(|of| of[step].clone());
-                let micros = &micros[..if step < 3 { 2 } else { 1 }];
-                let update = Update { lr: 1e-3 * step as f64, ..update };
-                trainer.step(dev, micros, StepKey { seed: 5, step: step as u64 }, &update);
-            }
-            assert_eq!(dev.fault(), None);
-            (trainer.state.master.to_vec(), trainer.outcome())
-        };
         let gpu = || Gpu::new(Box::new(gpu()), Kernels::Fast);
         let by_call = {
             let plain = gpu();
@@ -499,6 +501,22 @@ fn tensor_maps_are_encoded_and_refused() {
     });
 }
 
+/// The rows of a family's verification, all of which pass.
+fn verified(gpu: &Gpu, family: &str) -> Vec<Row> {
+    let request = Request {
+        gpu,
+        kernels: "fast",
+        sizes: Sizes::Small,
+        seed: 1,
+        repeats: 1,
+        only: Some(family),
+        fail_fast: true,
+    };
+    let rows = verify(request, &mut |row| println!("{}", row.line()));
+    assert!(rows.iter().all(|row| row.passed()));
+    rows
+}
+
 /// The whole way: ops, launchers, driver, kernels.
 #[test]
 fn verification_passes_over_the_driver() {
@@ -506,17 +524,7 @@ fn verification_passes_over_the_driver() {
         let gpu = Gpu::new(Box::new(gpu()), Kernels::Fast);
         // Arenas and one launch; tensor maps, clusters and workspace.
         for family in ["optimizer", "linear"] {
-            let request = Request {
-                gpu: &gpu,
-                kernels: "fast",
-                sizes: Sizes::Small,
-                seed: 1,
-                repeats: 1,
-                only: Some(family),
-                fail_fast: true,
-            };
-            let rows = verify(request, &mut |row| println!("{}", row.line()));
-            assert!(rows.len() > 20 && rows.iter().all(|row| row.passed()));
+            assert!(verified(&gpu, family).len() > 20);
         }
     });
     assert!(log.is_none_or(|log| log.ends_with("\nreleased\n") && !log.contains("left")));
@@ -527,8 +535,7 @@ fn verification_passes_over_the_driver() {
 fn calls_are_timed_over_the_driver() {
     let log = on_driver("calls_are_timed_over_the_driver", "", || {
         let gpu = Gpu::new(Box::new(gpu()), Kernels::Fast);
-        let bench =
-            Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None, blas: None };
+        let bench = Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None };
         let ceilings = ceilings::measure(&bench).unwrap();
         for call in [Call::ZeroX { len: 1000 }, Call::Store { len: 1000 }] {
             let row = bench.row(&call, 1, &ceilings).unwrap().unwrap();

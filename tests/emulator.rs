@@ -292,6 +292,7 @@ fn a_step_neither_allocates_nor_waits() {
         let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
         let rehearsed = warpwright::plan::rehearsal::workspace(
             dev.device().driver().properties(),
+            None,
             &arch,
             Capacity::of(&micro, arch.pair),
         );

@@ -24,6 +24,7 @@ fn input(tokens: usize, context: usize, causal: bool) -> PlanInput {
         rule: Rule::default(),
         capacity: None,
         kernels: None,
+        tuned: None,
         gpus: vec![*gpus::gpu("H200").unwrap()],
     }
 }

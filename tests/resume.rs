@@ -18,7 +18,8 @@ use warpwright::checkpoint::{newest, verify};
 use warpwright::config::{Config, Dtype, Overrides};
 use warpwright::device::Device;
 use warpwright::device::cpu::Cpu;
-use warpwright::device::gpu::emulator;
+use warpwright::device::gpu::tuned::{Entry, Key, Op, Tuned};
+use warpwright::device::gpu::{self, Kernels, Place, ProductCut, emulator};
 use warpwright::device::meter::Meter;
 use warpwright::train::folder::RunFolder;
 use warpwright::train::prepare::Prepared;
@@ -88,6 +89,9 @@ fn as_of(from: &Path, to: &Path, step: u64) {
     fs::create_dir_all(to.join("checkpoints")).unwrap();
     for name in ["config.toml", "data", "metrics.jsonl"] {
         copy(&from.join(name), &to.join(name));
+    }
+    if from.join("products.json").exists() {
+        copy(&from.join("products.json"), to);
     }
     let name = format!("checkpoints/step-{step:06}");
     copy(&from.join(&name), &to.join(&name));
@@ -221,6 +225,48 @@ fn on_the_emulator_the_end_is_the_same_too() {
         state(&lab.path(&whole))
     };
     assert!(run("false") != run("true"), "chance changes nothing");
+}
+
+/// Cuts of products, which order sums, stay with the run that took them, whatever becomes of the
+/// file that they came from; and a run that lost them says so.
+#[test]
+fn with_measured_cuts_the_end_is_the_same_too() {
+    let Ok(gpu) = gpu::open(Place::Emulator, Kernels::Fast) else {
+        eprintln!("built without a C++ compiler: no emulator");
+        return;
+    };
+    let lab = Lab::new();
+    let mut tuned = Tuned::new(gpu.driver().properties());
+    for (m, n) in [(96, 32), (32, 32), (24, 32), (32, 24)] {
+        let key = Key { op: Op::LinearDw, m, n, k: 64 };
+        tuned.keep(Entry { key, cut: ProductCut::Portable { tile: 2, splits: 2 }, seconds: 1e-3 });
+    }
+    let (cuts, kept) = (lab.path("cuts.json"), lab.path("whole/products.json"));
+    tuned.write(&cuts).unwrap();
+    let sets = ["model.preset=gpt2-tiny", "model.width=32", "batch.tokens=64", "train.steps=4"];
+    let more = ["train.eval_tokens=64", "train.checkpoint_every=2"];
+    let sets: Vec<&str> = sets.iter().chain(&more).flat_map(|set| ["--set", set]).collect();
+    let args = [&sets[..], &["--device", "emulator"]].concat();
+    succeeds(&mut lab.pretrain("host", &args));
+    succeeds(lab.pretrain("whole", &args).args(["--tuned", "cuts.json"]));
+    assert!(state(&lab.path("host")) != state(&lab.path("whole")), "cuts change nothing");
+    assert_eq!(fs::read(&kept).unwrap(), fs::read(&cuts).unwrap());
+    fs::remove_file(&cuts).unwrap();
+    as_of(&lab.path("whole"), &lab.path("resumed"), 2);
+    succeeds(&mut lab.resume("resumed"));
+    assert!(state(&lab.path("resumed")) == state(&lab.path("whole")));
+
+    let path = lab.path("resumed/products.json");
+    flip(&path, -40);
+    refuses(&mut lab.resume("resumed"), &["products.json", "is damaged", "train.tuned = false"]);
+    fs::remove_file(&path).unwrap();
+    refuses(&mut lab.resume("resumed"), &["products.json", "cannot be read", "bring"]);
+    let again = ["--tuned", "cuts.json"];
+    refuses(lab.pretrain("new", &args).args(again), &["cuts.json", "bench gemm --tune"]);
+    assert!(!lab.path("new").exists());
+    // Without cuts that a run names, there are none.
+    succeeds(lab.pretrain("resumed", &args).arg("--force"));
+    assert!(state(&lab.path("resumed")) == state(&lab.path("host")) && !path.exists());
 }
 
 /// A finished run of 8 steps with checkpoints 4, 6 and 8.

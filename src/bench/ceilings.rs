@@ -69,10 +69,8 @@ pub fn measure(bench: &Bench) -> Result<Ceilings> {
 
 /// What a product takes by cuBLASLt [s], where it is there.
 fn by_library(bench: &Bench, product: &Call) -> Result<Option<f64>> {
-    let (Some(blas), Some(product)) = (&bench.blas, peer::product(product)) else {
-        return Ok(None);
-    };
-    Ok(peer::time(bench, blas, &product)?.map(|peer| peer.seconds))
+    let Some(product) = peer::product(product) else { return Ok(None) };
+    Ok(peer::time(bench, &product)?.map(|peer| peer.seconds))
 }
 
 /// Copies one half of a tensor to the other.

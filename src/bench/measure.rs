@@ -1,7 +1,5 @@
 //! Times calls on a device: what `ops`, `gemm` and `attention` have in common.
 
-use std::rc::Rc;
-
 use super::call::Call;
 use super::ceilings::{Ceilings, floor};
 use super::peer;
@@ -9,7 +7,6 @@ use super::prepare::{self, Ready, Source};
 use super::report::{Row, Skipped};
 use super::timing::{self, Timing};
 use crate::device::gpu::Gpu;
-use crate::device::gpu::cuda::blas::Blas;
 use crate::device::gpu::driver::{DriverError, Result};
 use crate::device::meter::{Meter, OpRecord};
 use crate::device::null::Null;
@@ -30,8 +27,6 @@ pub struct Bench<'a> {
     pub budget: f64,
     /// The device by its data sheet, if `plan` knows it.
     pub known: Option<&'static plan::Gpu>,
-    /// What products are compared with, if it is there.
-    pub blas: Option<Rc<Blas>>,
 }
 
 /// What a call is, before it is timed.
@@ -63,29 +58,21 @@ impl Bench<'_> {
     /// # Errors
     /// What stopped the device; it then does nothing any more.
     pub fn time(&self, call: &Call) -> Result<Timing> {
-        self.time_for(call, self.budget)
+        let mut copies = self.copies(facts(call).memory, |source| source.ready(call))?;
+        timing::time(self.gpu, &mut copies, self.budget)
     }
 
-    /// The same for another budget.
-    pub(super) fn time_for(&self, call: &Call, budget: f64) -> Result<Timing> {
-        self.time_ready(facts(call).memory, budget, |source| source.ready(call))
-    }
-
-    /// The same of what `ready` makes of a source, on tensors of `memory` bytes.
-    fn time_ready(
+    /// What `ready` makes on tensors of `memory` bytes, so often that none waits in the L2.
+    pub(super) fn copies(
         &self,
         memory: u64,
-        budget: f64,
         ready: impl Fn(&Source<Gpu>) -> Ready<Gpu>,
-    ) -> Result<Timing> {
+    ) -> Result<Vec<Ready<Gpu>>> {
         let block = prepare::block(memory as usize / Format::BF16.bytes);
         let source = Source::new(self.gpu, &block);
         let count = timing::copies(memory, self.l2, self.room()? / 2);
-        let mut copies: Vec<Ready<Gpu>> = (0..count).map(|_| ready(&source)).collect();
-        if let Some(fault) = self.gpu.fault() {
-            return Err(DriverError(fault));
-        }
-        timing::time(self.gpu, &mut copies, budget)
+        let copies = (0..count).map(|_| ready(&source)).collect();
+        self.gpu.fault().map_or(Ok(copies), |fault| Err(DriverError(fault)))
     }
 
     /// Times `call`, which a step makes `calls` times, beside the ceilings; or says why not.
@@ -105,9 +92,9 @@ impl Bench<'_> {
         }
         let timing = self.time(call)?;
         let row = self.account((op, shape, calls), timing, (facts.flops, facts.bytes), ceilings);
-        let peer = match (&self.blas, peer::product(call)) {
-            (Some(blas), Some(product)) => peer::time(self, blas, &product)?,
-            _ => None,
+        let peer = match peer::product(call) {
+            Some(product) => peer::time(self, &product)?,
+            None => None,
         };
         Ok(Ok(Row { peer, ..row }))
     }
@@ -115,7 +102,8 @@ impl Bench<'_> {
     /// Times a bare product by a rung of the ladder, beside the ceilings.
     pub fn rung(&self, rung: Rung, product: &Call, ceilings: &Ceilings) -> Result<Row> {
         let Facts { flops, bytes, memory, .. } = facts(product);
-        let timing = self.time_ready(memory, self.budget, |source| source.rung(rung, product))?;
+        let mut copies = self.copies(memory, |source| source.rung(rung, product))?;
+        let timing = timing::time(self.gpu, &mut copies, self.budget)?;
         let name = (rung.name().to_string(), product.shape(), 1);
         Ok(self.account(name, timing, (flops, bytes), ceilings))
     }
@@ -137,7 +125,7 @@ impl Bench<'_> {
     }
 
     /// Memory for tensors [bytes].
-    pub(super) fn room(&self) -> Result<u64> {
+    pub fn room(&self) -> Result<u64> {
         Ok(self.gpu.driver().free_memory()?.saturating_sub(if self.emulated { 0 } else { SPARE }))
     }
 }

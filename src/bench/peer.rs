@@ -8,20 +8,20 @@ use std::rc::Rc;
 
 use super::call::Call;
 use super::measure::Bench;
-use super::prepare::{self, Ready, Source};
+use super::prepare::{Operands, Ready};
 use super::report::Peer;
 use super::timing::{self, Timing};
-use crate::device::Memory;
 use crate::device::gpu::Gpu;
-use crate::device::gpu::cuda::blas::{Blas, Kind, Operands, Prepared, Product};
-use crate::device::gpu::driver::{DriverError, Result};
+use crate::device::gpu::cuda::blas::{ALIGNED, Blas, Kind, Prepared, Product};
+use crate::device::gpu::driver::Result;
 use crate::ops::Into;
 use crate::ops::linear::Linear;
 
 /// The product of a call, if it is one.
 pub fn product(call: &Call) -> Option<Product> {
     let of = |at: &Linear, rows, kind, add| {
-        Some(Product { kind, rows, n_in: at.n_in, n_out: at.n_out, add })
+        let (n_in, n_out) = (at.n_in, at.n_out);
+        Some(Product { kind, rows, n_in, n_out, stride: n_out, alignment: ALIGNED, add })
     };
     match call {
         Call::Linear { at, rows } | Call::LinearAct { at, rows, .. } => {
@@ -34,26 +34,21 @@ pub fn product(call: &Call) -> Option<Product> {
     }
 }
 
-/// Times `product`; None where the library cannot do it, or there is not the memory.
+/// Times `product`; None where there is no library, or it cannot do it, or there is not the memory.
 ///
 /// # Errors
 /// What stopped the device.
-pub fn time(bench: &Bench, blas: &Rc<Blas>, product: &Product) -> Result<Option<Peer>> {
-    let Ok(prepared) = blas.prepare(product) else { return Ok(None) };
+pub fn time(bench: &Bench, product: &Product) -> Result<Option<Peer>> {
+    let blas = bench.gpu.driver().blas().ok();
+    let Some(prepared) = blas.and_then(|blas| blas.known(product)) else { return Ok(None) };
     let (memory, room) = (product.bytes(), bench.room()?);
     if memory > room {
         return Ok(None);
     }
     let ways = prepared.ways();
     let (way, refused) = Default::default();
-    let contest = Rc::new(Contest { blas: Rc::clone(blas), prepared, way, refused });
-    let block = prepare::block(memory as usize);
-    let source = Source::new(bench.gpu, &block);
-    let count = timing::copies(memory, bench.l2, room / 2);
-    let mut copies: Vec<_> = (0..count).map(|_| contest.ready(source.operands(product))).collect();
-    if let Some(fault) = bench.gpu.fault() {
-        return Err(DriverError(fault));
-    }
+    let contest = Rc::new(Contest { prepared, way, refused });
+    let mut copies = bench.copies(memory, |source| contest.ready(source.operands(product)))?;
     let mut fastest = None;
     for way in 0..ways {
         let Some(Timing { seconds, .. }) = contest.time(bench, &mut copies, way, 0.0)? else {
@@ -68,8 +63,7 @@ pub fn time(bench: &Bench, blas: &Rc<Blas>, product: &Product) -> Result<Option<
 
 /// Ways to do the same, which take turns.
 struct Contest {
-    blas: Rc<Blas>,
-    prepared: Prepared,
+    prepared: Rc<Prepared>,
     /// Whose turn it is.
     way: Cell<usize>,
     /// Whether it was refused.
@@ -78,10 +72,12 @@ struct Contest {
 
 impl Contest {
     /// The product on these operands, by the way whose turn it is.
-    fn ready(self: &Rc<Self>, mut operands: Operands) -> Ready<Gpu> {
+    fn ready(self: &Rc<Self>, operands: Operands) -> Ready<Gpu> {
         let this = Rc::clone(self);
-        Box::new(move |_| {
-            let done = this.blas.multiply(&this.prepared, this.way.get(), &mut operands);
+        Box::new(move |gpu| {
+            let multiply =
+                |blas: &Blas| blas.multiply(&this.prepared, this.way.get(), operands.places());
+            let done = gpu.driver().blas().and_then(multiply);
             this.refused.set(this.refused.get() || done.is_err());
         })
     }

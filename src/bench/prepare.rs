@@ -4,10 +4,13 @@
 //! what bf16 holds. Big tensors repeat one block, copied on the device, whose length is no power
 //! of two, so that neighbouring rows differ.
 
+use half::bf16;
+
 use super::batches;
 use super::call::{Arena, Call};
 use crate::data::IGNORE;
-use crate::device::gpu::cuda::blas::{Kind, Operands, Out, Product};
+use crate::device::gpu::cuda::blas::{Kind, Product};
+use crate::device::gpu::driver::Address;
 use crate::device::gpu::{Gpu, Tensor};
 use crate::device::meter::Meter;
 use crate::device::null::Null;
@@ -67,6 +70,29 @@ where
         let more = done.min(len - done);
         tensor.copy_within(0, done, more);
         done += more;
+    }
+}
+
+/// A, B and D of a product by cuBLASLt: for y they are W, x, y; for dx W, dy, dx; for dW x, dy, dW.
+pub struct Operands {
+    pub a: Tensor<bf16>,
+    pub b: Tensor<bf16>,
+    pub out: Out,
+}
+
+/// What comes out, in the precision of its kind.
+pub enum Out {
+    X(Tensor<bf16>),
+    Acc(Tensor<f32>),
+}
+
+impl Operands {
+    pub fn places(&self) -> [Address; 3] {
+        let out = match &self.out {
+            Out::X(out) => out.address(),
+            Out::Acc(out) => out.address(),
+        };
+        [self.a.address(), self.b.address(), out]
     }
 }
 

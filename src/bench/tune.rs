@@ -1,7 +1,8 @@
 //! The fastest cut of a product: every one that fits is timed, the best at length.
 
 use super::call::Call;
-use super::measure::Bench;
+use super::measure::{Bench, facts};
+use super::timing;
 use crate::device::gpu::ProductCut;
 use crate::device::gpu::driver::Result;
 use crate::device::gpu::tuned::{Key, Op};
@@ -47,9 +48,11 @@ pub fn fastest(
 impl Bench<'_> {
     /// The fastest cut of a product, and its time [s].
     pub fn tune(&self, call: &Call, cuts: &[ProductCut]) -> Result<Option<(ProductCut, f64)>> {
+        let mut copies = self.copies(facts(call).memory, |source| source.ready(call))?;
         let best = fastest(cuts, |cut, at_length| {
             self.gpu.fix_products(Some(cut));
-            Ok(self.time_for(call, if at_length { self.budget } else { 0.0 })?.seconds)
+            let budget = if at_length { self.budget } else { 0.0 };
+            Ok(timing::time(self.gpu, &mut copies, budget)?.seconds)
         });
         self.gpu.fix_products(None);
         best

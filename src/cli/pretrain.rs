@@ -12,10 +12,10 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use half::bf16;
 
-use super::say;
+use super::{say, tuned};
 use crate::config::{Config, Dtype, Overrides, Where};
 use crate::device::cpu::Cpu;
-use crate::device::gpu::driver::Properties;
+use crate::device::gpu::tuned::Tuned;
 use crate::device::gpu::{self, Gemm, Gpu, Kernels};
 use crate::device::meter::Meter;
 use crate::device::{Class, Device};
@@ -62,7 +62,8 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with the run in the directory, by its own configuration
-    #[arg(long, conflicts_with_all = ["config", "preset", "set", "force", "dtype", "device"])]
+    #[arg(long, conflicts_with_all =
+        ["config", "preset", "set", "force", "dtype", "device", "gemm", "tuned"])]
     pub resume: bool,
     /// Replace the run in the directory
     #[arg(long)]
@@ -73,9 +74,13 @@ pub struct PretrainArgs {
     /// What activations and weights are stored as [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
-    /// On a GPU: which kernels multiply
-    #[arg(long, value_enum, default_value = "auto")]
-    pub gemm: Gemm,
+    /// On a GPU: which kernels multiply [default: auto]
+    #[arg(long, value_enum)]
+    pub gemm: Option<Gemm>,
+    /// On a GPU: cut products as `bench gemm --tune` found to be fastest, by what it wrote [default
+    /// FILE: where it keeps it]. The run keeps a copy, products.json, and resumes by that
+    #[arg(long, value_name = "FILE")]
+    pub tuned: Option<Option<PathBuf>>,
     /// Threads [default: one a core]; the result is the same for any number
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -89,11 +94,14 @@ impl PretrainArgs {
         };
         let dtype = value("dtype", self.dtype.and_then(|dtype| dtype.to_possible_value()));
         let device = value("device", self.device.and_then(|device| device.to_possible_value()));
+        let gemm = value("train.gemm", self.gemm.and_then(|gemm| gemm.to_possible_value()));
+        let tuned = self.tuned.as_ref().map(|_| "train.tuned=true".to_string());
+        let flags = [dtype, device, gemm, tuned].into_iter().flatten();
         Ok(Config::resolve(&Overrides {
             recipe: self.config.clone(),
             preset: self.preset.clone(),
             objective: self.objective.clone(),
-            set: self.set.iter().cloned().chain(dtype).chain(device).collect(),
+            set: self.set.iter().cloned().chain(flags).collect(),
         })?)
     }
 }
@@ -124,7 +132,9 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     };
     // What cannot be is refused before the directory is touched and text is tokenized.
     let gpu = open(&config, found)?;
-    gpu.as_ref().map_or(Ok(()), |gpu| gpu.use_gemm(args.gemm))?;
+    if let (Some(gpu), true) = (&gpu, config.train.tuned) {
+        gpu.use_tuned(Some(cuts(&args, gpu, resumed.as_ref())?));
+    }
     let room = match &gpu {
         Some(gpu) if config.device == Where::Cuda => Room::gpu(gpu.driver().free_memory()?),
         _ => Room::host(),
@@ -140,7 +150,8 @@ pub fn run(args: PretrainArgs) -> Result<()> {
     let data = Prepared::open(&config, &folder.data())?;
     data.notes.iter().for_each(|text| note(text));
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let job = Job { args: &args, config: &config, folder: &folder, data, room, launched };
+    let tuned = gpu.as_ref().and_then(Gpu::tuned);
+    let job = Job { args: &args, config: &config, folder: &folder, data, room, tuned, launched };
     match (gpu, config.dtype()) {
         (Some(gpu), _) => job.train_on_gpu(gpu),
         (None, Dtype::F64) => job.train_on_cpu(Cpu::<f64>::new()),
@@ -158,7 +169,20 @@ fn open(config: &Config, found: Option<Gpu>) -> Result<Option<Gpu>> {
     }
     let gpu = found.map_or_else(|| gpu::open(place, Kernels::Fast), Ok)?;
     gpu.overlap(config.train.overlap);
+    gpu.use_gemm(config.train.gemm)?;
     Ok(Some(gpu))
+}
+
+/// The cuts of products that a run trains by: a new one's as they were measured, a resumed one's as
+/// it began, so that its sums go on in the same order.
+fn cuts(args: &PretrainArgs, gpu: &Gpu, resumed: Option<&RunFolder>) -> Result<Tuned> {
+    match resumed {
+        Some(folder) => Tuned::read(&folder.products(), gpu.driver().properties()).context(
+            "the run cannot go on in the same order of sums (bring its file back, or set \
+             train.tuned = false in its config.toml to go on in another)",
+        ),
+        None => tuned(args.tuned.as_ref().and_then(|file| file.as_deref()), gpu),
+    }
 }
 
 /// Steps of a run on a GPU whose ops are timed: few, since each is then waited for, and not the
@@ -171,6 +195,8 @@ struct Job<'a> {
     folder: &'a RunFolder,
     data: Prepared,
     room: Room,
+    /// The measured cuts of products that it trains by, if it does.
+    tuned: Option<Tuned>,
     launched: Instant,
 }
 
@@ -182,7 +208,7 @@ impl Job<'_> {
 
     /// With all memory taken before the first step.
     fn train_on_gpu(self, dev: Gpu) -> Result<()> {
-        let plan = self.show_plan(&dev, Some(dev.driver().properties().clone()))?;
+        let plan = self.show_plan(&dev, Some(&dev))?;
         dev.reserve(plan.memory[&Class::Workspace] as usize);
         let clock = Box::new(dev.clone());
         self.train(Meter::of_steps(dev, clock, METERED))
@@ -206,6 +232,10 @@ impl Job<'_> {
             Session::resume(&dev, &run, trainer)?
         } else {
             self.folder.begin(config)?;
+            if let Some(tuned) = &self.tuned {
+                let path = self.folder.products();
+                tuned.write(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            }
             Session::start(&dev, &run, trainer)?
         };
         session.launched = Some(self.launched);
@@ -229,9 +259,10 @@ impl Job<'_> {
     }
 
     /// Prints what a step takes, with the kernels of a GPU or not, and refuses what does not fit.
-    fn show_plan<D: Device>(&self, dev: &D, kernels: Option<Properties>) -> Result<Plan> {
+    fn show_plan<D: Device>(&self, dev: &D, gpu: Option<&Gpu>) -> Result<Plan> {
         let input = PlanInput {
-            kernels,
+            kernels: gpu.map(|gpu| gpu.driver().properties().clone()),
+            tuned: self.tuned.clone(),
             capacity: Some(self.data.capacity(self.config.micro())),
             ..PlanInput::of(self.config, dev.x_format(), dev.acc_format())
         };

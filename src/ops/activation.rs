@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Cost;
 use crate::device::Memory;
 use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
+use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::Shape;
 use crate::device::gpu::{Gpu, Tensor, limits};
 
@@ -268,9 +269,7 @@ impl ActivationOps for Gpu {
 /// dpre [len] = dy ∘ act'(pre), for [`super::linear::LinearOps::act_backward`].
 pub(crate) fn launch_act_backward(
     gpu: &Gpu,
-    dpre: &mut Tensor<bf16>,
-    dy: &Tensor<bf16>,
-    pre: &Tensor<bf16>,
+    [dpre, dy, pre]: [Address; 3],
     activation: Activation,
     len: usize,
 ) {

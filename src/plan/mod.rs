@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::config::{Config, ConfigError, Dtype};
 use crate::data::{Batch, Objective};
 use crate::device::gpu::driver::Properties;
+use crate::device::gpu::tuned::Tuned;
 use crate::device::meter::Meter;
 use crate::device::null::Null;
 use crate::device::{Class, Format};
@@ -59,6 +60,8 @@ pub struct PlanInput {
     pub capacity: Option<Capacity>,
     /// The GPU whose kernels run the step, as they store it (bf16 and f32); None: the CPU.
     pub kernels: Option<Properties>,
+    /// The cuts of its products that were measured, if it takes them.
+    pub tuned: Option<Tuned>,
     /// Whose floors, and room, are of interest.
     pub gpus: Vec<Gpu>,
 }
@@ -140,6 +143,7 @@ impl PlanInput {
             rule: config.optimizer,
             capacity: None,
             kernels: None,
+            tuned: None,
             gpus: vec![],
         }
     }
@@ -190,13 +194,14 @@ pub fn plan(arch: &Arch, input: &PlanInput) -> Plan {
     let ops = ops(&dev, input);
     let mut memory = dev.device().bytes();
     let tensors: u64 = memory.values().sum();
+    let tuned = input.tuned.as_ref();
     if let Some(properties) = &input.kernels {
-        let bytes = rehearsal::workspace(properties, arch, capacity) as u64;
+        let bytes = rehearsal::workspace(properties, tuned, arch, capacity) as u64;
         memory.insert(Class::Workspace, bytes);
     }
     let gpus = (0..).zip(&input.gpus).map(|(i, gpu)| {
         let workspace = |arch: &Arch, capacity| match &input.kernels {
-            Some(_) => rehearsal::workspace(&gpu.properties(), arch, capacity) as u64,
+            Some(_) => rehearsal::workspace(&gpu.properties(), tuned, arch, capacity) as u64,
             None => 0,
         };
         let bytes = tensors + workspace(arch, capacity);

@@ -11,13 +11,17 @@ use crate::ops::optimizer::{Rule, Update};
 use crate::train::step::{StepKey, Trainer};
 
 /// Bytes of workspace that a step and an evaluation take on such a device, for micro-batches of
-/// up to `capacity`, whichever kernels multiply.
-pub fn workspace(properties: &Properties, arch: &Arch, capacity: Capacity) -> usize {
+/// up to `capacity`, whichever kernels multiply, cut as `tuned` says.
+pub fn workspace(
+    properties: &Properties,
+    tuned: Option<&Tuned>,
+    arch: &Arch,
+    capacity: Capacity,
+) -> usize {
     let all = [Gemm::Portable, Gemm::Auto].map(|gemm| {
         let dev = Gpu::new(Box::new(Dry::new(properties.clone())), Kernels::Fast);
         dev.use_gemm(gemm).expect("every device has these");
-        let kept = Tuned::place(properties).map(|path| Tuned::read(&path, properties));
-        dev.use_tuned(kept.and_then(Result::ok));
+        dev.use_tuned(tuned.cloned());
         rehearse(dev, arch, capacity)
     });
     all.into_iter().max().unwrap_or(0)

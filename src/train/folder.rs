@@ -12,6 +12,7 @@ const CONFIG: &str = "config.toml";
 const UNFINISHED: &str = "config.toml.partial";
 const LOCK: &str = "lock";
 const CHECKPOINTS: &str = "checkpoints";
+const PRODUCTS: &str = "products.json";
 
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,11 @@ impl RunFolder {
         self.path.join(CHECKPOINTS)
     }
 
+    /// The cuts of products that the run trains by, if they were measured.
+    pub fn products(&self) -> PathBuf {
+        self.path.join(PRODUCTS)
+    }
+
     /// Where text given to the run is kept as tokens.
     pub fn data(&self) -> PathBuf {
         self.path.join("data")
@@ -141,7 +147,7 @@ impl RunFolder {
             _ => Ok(()),
         };
         gone(fs::remove_dir_all(self.checkpoints()))?;
-        for name in [metrics::FILE, report::FILE] {
+        for name in [metrics::FILE, report::FILE, PRODUCTS] {
             gone(fs::remove_file(self.path.join(name)))?;
         }
         for entry in fs::read_dir(&self.path).map_err(io)? {

@@ -102,7 +102,8 @@ impl ActBackwardOps for Gpu {
         activation: Activation,
         len: usize,
     ) {
-        launch_act_backward(self, dpre, dy, pre, activation, len);
+        let places = [dpre.address(), dy.address(), pre.address()];
+        launch_act_backward(self, places, activation, len);
     }
 }
 

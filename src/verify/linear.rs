@@ -149,18 +149,6 @@ const TILED: [usize; 3] = [200, 136, 264];
 /// blocks, with tails of all three extents, and more steps of k than stages.
 const STAYING: [usize; 3] = [331, 328, 264];
 
-fn described(cut: ProductCut) -> String {
-    match cut {
-        ProductCut::Portable { tile, splits } => {
-            format!(", {} tile, k / {splits}", ["large", "medium", "small"][tile])
-        }
-        ProductCut::Hopper { tile, cluster, splits, .. } => {
-            let tile = ["coop 128x256", "coop 256x128", "ping 128x192", "ping 128x128"][tile];
-            format!(", {tile}, cluster of {cluster}, k / {splits}")
-        }
-    }
-}
-
 /// What one check multiplies: rows, inputs, outputs, and whether there is a bias.
 type Shape = ([usize; 3], bool);
 
@@ -170,7 +158,7 @@ fn check(v: &mut Verifier, (shape, bias): Shape, what: What, gemm: Gemm, cut: Op
     }
     let [rows, n_in, n_out] = shape;
     let no_bias = if bias { "" } else { ", no bias" };
-    let cut_so = cut.map_or(named(gemm).into(), described);
+    let cut_so = cut.map_or(named(gemm).into(), |cut| format!(", {cut}"));
     let name = format!("{rows} × {n_in} → {n_out}{no_bias}{cut_so}");
     v.check(what.name(), name, &Product { rows, n_in, n_out, bias, what, gemm, cut });
 }

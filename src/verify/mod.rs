@@ -152,6 +152,7 @@ impl Verifier<'_> {
             Gemm::Auto if self.gpu.has_hopper() => &[Gemm::Portable, Gemm::Hopper],
             Gemm::Auto | Gemm::Portable => &[Gemm::Portable],
             Gemm::Hopper => &[Gemm::Hopper],
+            Gemm::Cublaslt => &[Gemm::Cublaslt],
         }
     }
 
@@ -225,6 +226,7 @@ fn named(gemm: Gemm) -> &'static str {
     match gemm {
         Gemm::Auto | Gemm::Portable => "",
         Gemm::Hopper => ", hopper",
+        Gemm::Cublaslt => ", cublaslt",
     }
 }
 

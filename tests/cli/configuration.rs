@@ -112,6 +112,19 @@ fn a_shape_that_no_kernel_takes() {
     succeeds(lab.pretrain("run", &["--device", "cpu"]).args(sets));
 }
 
+/// The emulator runs our kernels alone.
+#[test]
+fn a_library_where_there_is_none() {
+    let lab = Lab::new();
+    let parts = ["--gemm cublaslt", "NVIDIA GPU", "--device cuda"];
+    refuses(&mut lab.program(&["verify", "--gemm", "cublaslt"]), &parts);
+    let args = ["--device", "emulator", "--gemm", "cublaslt"];
+    refuses(lab.pretrain("run", &args).args(["--set", "model.width=32"]), &parts);
+    assert!(!lab.path("run").exists());
+    refuses(lab.program(&["bench", "gemm"]).args(args), &parts);
+    refuses(lab.program(&["bench", "gemm", "--tune"]).args(&args[..2]), &["--tune FILE"]);
+}
+
 #[test]
 fn a_recipe_that_cannot_be_read() {
     let lab = Lab::new();
@@ -123,9 +136,8 @@ fn a_recipe_that_cannot_be_read() {
 #[test]
 fn flags_that_exclude_each_other() {
     let lab = Lab::new();
-    for flags in
-        [["--resume", "--force"], ["--resume", "--preset=gpt2"], ["--resume", "--dtype=f64"]]
-    {
+    for flag in ["--force", "--preset=gpt2", "--dtype=f64", "--gemm=portable", "--tuned"] {
+        let flags = ["--resume", flag];
         refuses(lab.program(&["pretrain"]).args(flags), &["cannot be used with", "--help"]);
     }
 }

@@ -53,8 +53,15 @@ struct Description {
     int sums, scale, transposed[2];
 };
 
+// Its number, and what its operands are aligned to.
 struct Algorithm {
     uint64_t data[8];
+};
+
+// Bytes of workspace, and that A, B, C and D are aligned to.
+struct Preference {
+    uint64_t workspace;
+    uint32_t alignment[4];
 };
 
 struct Heuristic {
@@ -124,16 +131,17 @@ API int cublasLtMatmulDescDestroy(Description* description) {
     return delete description, live["descriptions"]--, SUCCESS;
 }
 
-API int cublasLtMatmulPreferenceCreate(uint64_t** made) {
+API int cublasLtMatmulPreferenceCreate(Preference** made) {
     live["preferences"]++;
-    return *made = new uint64_t(0), SUCCESS;
+    return *made = new Preference{0, {256, 256, 256, 256}}, SUCCESS;
 }
-API int cublasLtMatmulPreferenceSetAttribute(uint64_t* preference, int attribute,
+API int cublasLtMatmulPreferenceSetAttribute(Preference* preference, int attribute,
                                              const void* value, size_t bytes) {
-    if (attribute != 1 || bytes != 8) return INVALID_VALUE;
-    return memcpy(preference, value, 8), SUCCESS;
+    if (attribute == 1 && bytes == 8) return memcpy(&preference->workspace, value, 8), SUCCESS;
+    if (attribute < 5 || attribute > 8 || bytes != 4) return INVALID_VALUE;
+    return memcpy(&preference->alignment[attribute - 5], value, 4), SUCCESS;
 }
-API int cublasLtMatmulPreferenceDestroy(uint64_t* preference) {
+API int cublasLtMatmulPreferenceDestroy(Preference* preference) {
     return delete preference, live["preferences"]--, SUCCESS;
 }
 
@@ -149,16 +157,18 @@ static bool sides(const Description& what, const Layout& a, const Layout& b, con
 }
 
 API int cublasLtMatmulAlgoGetHeuristic(void* handle, Description* what, Layout* a, Layout* b,
-                                       Layout* c, Layout* d, uint64_t* workspace, int wanted,
+                                       Layout* c, Layout* d, Preference* preference, int wanted,
                                        Heuristic* found, int* count) {
     uint64_t mnk[3];
     if (handle != &live || c != d || !sides(*what, *a, *b, *d, mnk)) return INVALID_VALUE;
     *count = 0;
     // Tensor cores take rows of whole 16 bytes.
-    if (a->ld % 8 || b->ld % 8) return NOT_SUPPORTED;
+    const uint32_t* aligned = preference->alignment;
+    if (a->ld % 8 || b->ld % 8 || aligned[0] < 16 || aligned[1] < 16) return NOT_SUPPORTED;
     for (int i = 0; i < int(sizeof TAKES / sizeof *TAKES) && *count < wanted; i++) {
         Heuristic& here = found[(*count)++];
-        here = {{{uint64_t(i)}}, size_t(*workspace), SUCCESS, 1.0f, {}};
+        here = {{{uint64_t(i), aligned[0], aligned[1], aligned[2], aligned[3]}},
+                size_t(preference->workspace), SUCCESS, 1.0f, {}};
         if (TAKES[i] == UNFIT) here.state = NOT_SUPPORTED;
     }
     return SUCCESS;
@@ -173,6 +183,8 @@ API int cublasLtMatmul(void* handle, Description* what, const float* alpha, cons
                 of_c == of_d && has_room(a, of_a->bytes()) && has_room(b, of_b->bytes()) &&
                 has_room(d, of_d->bytes()) && has_room(workspace, workspace_bytes) &&
                 uintptr_t(workspace) % 256 == 0;
+    const void* places[] = {a, b, c, d};
+    for (int i = 0; i < 4; i++) fits &= uintptr_t(places[i]) % algorithm->data[1 + i] == 0;
     if (!fits) return INVALID_VALUE;
     int takes = TAKES[algorithm->data[0]];
     auto side = [](const Layout& of, bool transposed) {

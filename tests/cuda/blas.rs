@@ -2,15 +2,16 @@
 //! columns, checks what it is told of them, and multiplies on the CPU.
 
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::OnceLock;
 
-use super::{gpu, library, on_driver, on_libraries};
+use super::{gpu, library, on_driver, on_libraries, trained, verified};
 use warpwright::bench::call::{Arena, Call};
 use warpwright::bench::measure::Bench;
+use warpwright::bench::prepare::{Operands, Out};
 use warpwright::bench::{ceilings, peer};
-use warpwright::device::gpu::cuda::blas::{self, Blas, Kind, Operands, Out, Product};
-use warpwright::device::gpu::{Gpu, Kernels};
+use warpwright::device::gpu::cuda::blas::{ALIGNED, Kind, Product};
+use warpwright::device::gpu::{Gemm, Gpu, Kernels};
+use warpwright::device::meter::Meter;
 use warpwright::device::{Buffer, Class, Memory};
 use warpwright::ops::Span;
 use warpwright::ops::linear::Linear;
@@ -22,9 +23,8 @@ fn on_library(test: &str, body: fn()) -> Option<String> {
     on_libraries(test, "", &|| Some(BUILT.get_or_init(built).clone()), body)
 }
 
-fn opened() -> (Gpu, Blas) {
-    let (gpu, blas) = blas::beside(gpu(), Kernels::Fast);
-    (gpu, blas.unwrap())
+fn opened() -> Gpu {
+    Gpu::new(Box::new(gpu()), Kernels::Fast)
 }
 
 /// Small whole numbers: bf16 holds them, and their sums here, exactly.
@@ -34,18 +34,19 @@ fn numbers(len: usize, seed: usize) -> Vec<f64> {
 
 /// out [rows, columns] = before + Σ over `inner`, by rows, as the ops define the products.
 fn by_hand(product: &Product, a: &[f64], b: &[f64], before: &[f64]) -> Vec<f64> {
-    let Product { kind, rows: n, n_in: i, n_out: o, add } = *product;
+    let Product { kind, rows: n, n_in: i, n_out: o, stride: s, add, .. } = *product;
+    let at_y = |r: usize, y: usize| r * s + y;
     let mut out: Vec<f64> = before.iter().map(|v| if add { *v } else { 0.0 }).collect();
     for r in 0..n {
         for x in 0..i {
             for y in 0..o {
                 match kind {
                     // y[r, y] += W[y, x] x[r, x]
-                    Kind::Y => out[r * o + y] += a[y * i + x] * b[r * i + x],
+                    Kind::Y => out[at_y(r, y)] += a[y * i + x] * b[r * i + x],
                     // dx[r, x] += W[y, x] dy[r, y]
-                    Kind::Dx => out[r * i + x] += a[y * i + x] * b[r * o + y],
+                    Kind::Dx => out[r * i + x] += a[y * i + x] * b[at_y(r, y)],
                     // dW[y, x] += x[r, x] dy[r, y]
-                    Kind::Dw => out[y * i + x] += a[r * i + x] * b[r * o + y],
+                    Kind::Dw => out[y * i + x] += a[r * i + x] * b[at_y(r, y)],
                 }
             }
         }
@@ -54,7 +55,8 @@ fn by_hand(product: &Product, a: &[f64], b: &[f64], before: &[f64]) -> Vec<f64> 
 }
 
 /// What the library makes of `product`, and what it should.
-fn result(gpu: &Gpu, blas: &Blas, product: Product, way: usize) -> (Vec<f64>, Vec<f64>) {
+fn result(gpu: &Gpu, product: Product, way: usize) -> (Vec<f64>, Vec<f64>) {
+    let blas = gpu.driver().blas().unwrap();
     let [a, b, out] = product.lens();
     let values = [numbers(a, 1), numbers(b, 2), numbers(out, 3)];
     let x = |values: &[f64]| {
@@ -70,10 +72,10 @@ fn result(gpu: &Gpu, blas: &Blas, product: Product, way: usize) -> (Vec<f64>, Ve
         }
         _ => Out::X(x(&values[2])),
     };
-    let mut operands = Operands { a: x(&values[0]), b: x(&values[1]), out: to };
+    let operands = Operands { a: x(&values[0]), b: x(&values[1]), out: to };
     let prepared = blas.prepare(&product).unwrap();
     assert_eq!(prepared.ways(), 5, "those that fit");
-    blas.multiply(&prepared, way, &mut operands).unwrap();
+    blas.multiply(&prepared, way, operands.places()).unwrap();
     let mut read = vec![0.0; out];
     match &operands.out {
         Out::X(x) => x.read(0, &mut read),
@@ -86,12 +88,13 @@ fn result(gpu: &Gpu, blas: &Blas, product: Product, way: usize) -> (Vec<f64>, Ve
 #[test]
 fn the_three_products_are_those_of_the_ops() {
     let log = on_library("blas::the_three_products_are_those_of_the_ops", || {
-        let (gpu, blas) = opened();
-        assert_eq!(blas.version(), "13.4.1");
+        let gpu = opened();
+        assert_eq!(gpu.driver().blas().unwrap().version(), "13.4.1");
         for kind in [Kind::Y, Kind::Dx, Kind::Dw] {
-            for add in [false, true] {
-                let product = Product { kind, rows: 24, n_in: 16, n_out: 40, add };
-                let (found, wanted) = result(&gpu, &blas, product, 0);
+            for (stride, add) in [(40, false), (48, true)] {
+                let (rows, n_in, n_out, alignment) = (24, 16, 40, ALIGNED);
+                let product = Product { kind, rows, n_in, n_out, stride, alignment, add };
+                let (found, wanted) = result(&gpu, product, 0);
                 assert_eq!(found, wanted, "{product:?}");
             }
         }
@@ -101,11 +104,11 @@ fn the_three_products_are_those_of_the_ops() {
     let calls: Vec<&str> = log.lines().filter(|line| line.starts_with("matmul")).collect();
     let wanted = [
         "matmul 16x40 ld 16 T, 16x24 ld 16 -> 40x24 ld 40 bf16 beta 0 takes 4",
-        "matmul 16x40 ld 16 T, 16x24 ld 16 -> 40x24 ld 40 bf16 beta 1 takes 4",
+        "matmul 16x40 ld 16 T, 16x24 ld 16 -> 40x24 ld 48 bf16 beta 1 takes 4",
         "matmul 16x40 ld 16, 40x24 ld 40 -> 16x24 ld 16 bf16 beta 0 takes 4",
-        "matmul 16x40 ld 16, 40x24 ld 40 -> 16x24 ld 16 bf16 beta 1 takes 4",
+        "matmul 16x40 ld 16, 40x24 ld 48 -> 16x24 ld 16 bf16 beta 1 takes 4",
         "matmul 16x24 ld 16, 40x24 ld 40 T -> 16x40 ld 16 f32 beta 0 takes 4",
-        "matmul 16x24 ld 16, 40x24 ld 40 T -> 16x40 ld 16 f32 beta 1 takes 4",
+        "matmul 16x24 ld 16, 40x24 ld 48 T -> 16x40 ld 16 f32 beta 1 takes 4",
     ];
     assert_eq!(calls, wanted);
     assert!(!log.contains("left"), "{log}");
@@ -120,9 +123,8 @@ fn linear(n_in: usize, n_out: usize) -> Linear {
 #[test]
 fn the_fastest_algorithm_is_the_peer() {
     let log = on_library("blas::the_fastest_algorithm_is_the_peer", || {
-        let (gpu, blas) = opened();
-        let blas = Some(Rc::new(blas));
-        let bench = Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None, blas };
+        let gpu = opened();
+        let bench = Bench { gpu: &gpu, emulated: true, l2: 4096, budget: 0.0, known: None };
         let ceilings = ceilings::measure(&bench).unwrap();
         assert_eq!(ceilings.product_of, "cuBLASLt");
         let flops = 2.0 * 128f64.powi(3) / 2e-3;
@@ -155,6 +157,53 @@ fn the_fastest_algorithm_is_the_peer() {
     assert!(log.ends_with("released\n") && !log.contains("left"), "{log}");
 }
 
+/// Every product by the library, with what surrounds it, beside the reference.
+#[test]
+fn its_products_pass_verification() {
+    let log = on_library("blas::its_products_pass_verification", || {
+        let gpu = opened();
+        gpu.use_gemm(Gemm::Cublaslt).unwrap();
+        for family in ["linear", "loss"] {
+            let rows = verified(&gpu, family);
+            let by_it = rows.iter().filter(|row| row.line().contains(", cublaslt"));
+            assert!(by_it.count() > if family == "linear" { 20 } else { 5 });
+        }
+    });
+    let Some(log) = log else { return };
+    let kinds = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    // y with a bias and without, dx set and added to, dW; little rows and few inputs too.
+    for (what, least) in [("bf16 beta 0", 20), ("bf16 beta 1", 15), ("f32 beta 1", 5)] {
+        assert!(kinds(what) >= least, "{what}: {}", kinds(what));
+    }
+    for kernel in ["library_bias", "library_act", "library_db", "act_backward_gelu"] {
+        assert!(kinds(kernel) > 0, "{kernel}");
+    }
+    assert!(!log.contains("left"), "{log}");
+}
+
+/// The library's products as nodes of a step's graph, and call by call: to the bit the same.
+#[test]
+fn its_products_run_in_graphs() {
+    let log = on_library("blas::its_products_run_in_graphs", || {
+        let gpu = || {
+            let gpu = opened();
+            gpu.use_gemm(Gemm::Cublaslt).unwrap();
+            gpu
+        };
+        let by_call = {
+            let plain = gpu();
+            trained(&Meter::by_clock(plain.clone(), Box::new(plain)))
+        };
+        assert_eq!(trained(&Meter::new(gpu())), by_call);
+    });
+    let Some(log) = log else { return };
+    let (by_call, graphs) = log.split_once("graph recorded").unwrap();
+    for part in [by_call, graphs] {
+        assert!(part.contains("matmul"), "{log}");
+    }
+    assert!(graphs.contains("revised update") && !log.contains("left"), "{log}");
+}
+
 #[test]
 fn calls_that_multiply_have_a_product() {
     let at = linear(16, 24);
@@ -177,11 +226,11 @@ fn without_the_library_a_line_says_so() {
         return;
     }
     on_driver("blas::without_the_library_a_line_says_so", "", || {
-        let (gpu, blas) = blas::beside(gpu(), Kernels::Fast);
-        let why = blas.unwrap_err().0;
-        assert!(why.contains("LD_LIBRARY_PATH") && !why.contains('\n'), "{why}");
-        let bench =
-            Bench { gpu: &gpu, emulated: true, l2: 0, budget: 0.0, known: None, blas: None };
+        let gpu = opened();
+        let why = gpu.use_gemm(Gemm::Cublaslt).unwrap_err().0;
+        assert!(why.starts_with("--gemm cublaslt") && why.contains("LD_LIBRARY_PATH"), "{why}");
+        assert!(!why.contains('\n'));
+        let bench = Bench { gpu: &gpu, emulated: true, l2: 0, budget: 0.0, known: None };
         assert_eq!(ceilings::measure(&bench).unwrap().product_of, "our own kernels");
     });
 }

@@ -1,6 +1,6 @@
 //! `warpwright bench gemm`: matrix products, of models and of the ladder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -9,8 +9,10 @@ use crate::bench::call::Call;
 use crate::bench::lengths::Lengths;
 use crate::bench::measure::{Facts, facts};
 use crate::bench::{recorder, sweep, tune};
-use crate::cli::say;
+use crate::cli::{cuts_file, say};
+use crate::device::gpu::Gemm;
 use crate::device::gpu::tuned::{Entry, Tuned};
+use crate::plan;
 use crate::telemetry::format::commas;
 
 /// The models whose products `gemm` sweeps.
@@ -23,7 +25,7 @@ const SWEPT: [&str; 4] = ["gpt2", "bert-base", "bert-large", "gpt2-xl"];
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench gemm --json gemm.json\n  \
-    warpwright bench gemm --tune --preset gpt2\n  \
+    warpwright bench gemm --tune --preset gpt2      then: pretrain --tuned, bench step --tuned\n  \
     warpwright bench gemm --ladder                  from a naive product to the final one\n  \
     warpwright bench gemm --preset gpt2,gpt2-xl --tokens 16384")]
 pub struct GemmArgs {
@@ -41,13 +43,10 @@ pub struct GemmArgs {
     #[arg(long, conflicts_with_all = ["preset", "tokens"])]
     pub ladder: bool,
     /// Instead, try every cut of each product that fits (tiles, clusters, splits), and keep the
-    /// fastest: training and benchmarks on this GPU take it from then on
-    #[arg(long, conflicts_with = "ladder")]
-    pub tune: bool,
-    /// Where the fastest cuts are kept [default: a file for each kind of GPU in the user's cache,
-    /// XDG_CACHE_HOME/warpwright]
-    #[arg(long, value_name = "FILE")]
-    pub tuned: Option<PathBuf>,
+    /// fastest, for `--tuned` of training and benchmarks, in FILE [default: one for each kind of
+    /// GPU in the user's cache, XDG_CACHE_HOME/warpwright]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ladder", "tuned", "json", "html"])]
+    pub tune: Option<Option<PathBuf>>,
 }
 
 pub fn gemm(args: &GemmArgs) -> Result<()> {
@@ -66,44 +65,44 @@ pub fn gemm(args: &GemmArgs) -> Result<()> {
         more.retain(|(call, _)| call.family() == "linear" && product(call));
         sweep::merge(&mut calls, more);
     }
-    if args.tune {
-        return tune(args, &calls);
+    if let Some(file) = &args.tune {
+        return tune(common, file.as_deref(), &calls);
     }
     let what = format!("products of {}, {} tokens", names.join(", "), commas(tokens as u64));
-    let session = Session::open(common)?;
-    if let Some(path) = &args.tuned {
-        session.gpu.load_tuned(path);
-    }
-    session.rows("gemm", what, &calls)
+    Session::open(common)?.rows("gemm", what, &calls)
 }
 
-/// Finds the fastest cut of each product and keeps it.
-fn tune(args: &GemmArgs, calls: &[(Call, u64)]) -> Result<()> {
-    let session = Session::open(&args.common)?;
+/// Finds the fastest cut of each product and keeps it, in `file` if one is named.
+fn tune(common: &Common, file: Option<&Path>, calls: &[(Call, u64)]) -> Result<()> {
+    if common.gemm == Gemm::Cublaslt {
+        bail!("cuBLASLt cuts its products itself: leave --gemm away");
+    }
+    if common.emulated() && file.is_none() {
+        bail!(
+            "the emulator's times mean nothing: to see how tuning works, name a file, --tune FILE"
+        );
+    }
+    let session = Session::open(common)?;
     let (gpu, bench) = (&session.gpu, session.bench());
-    let properties = gpu.driver().properties().clone();
-    let path = match &args.tuned {
-        Some(path) => path.clone(),
-        None if args.common.emulated() => {
-            bail!("the emulator's times mean nothing: to see how tuning works, add --tuned FILE")
-        }
-        None => Tuned::place(&properties).context("there is no HOME: add --tuned FILE")?,
+    let properties = gpu.driver().properties();
+    let path = cuts_file(file, gpu)?;
+    let mut tuned = if path.exists() {
+        let why = "there is nothing to add to (remove the file, or name another with --tune FILE)";
+        Tuned::read(&path, properties).context(why)?
+    } else {
+        Tuned::new(properties)
     };
-    if !args.common.no_verify {
+    if !common.no_verify {
         session.verify("linear")?;
     }
-    let mut tuned = Tuned::read(&path, &properties).unwrap_or_else(|why| {
-        eprintln!("warning: {} is made anew: it is {why}", path.display());
-        Tuned::new(&properties)
-    });
-    // Compared with what the host would choose.
-    gpu.use_tuned(None);
     for (call, _) in calls {
         let Some(key) = tune::key(call) else { continue };
         let Facts { op, memory, .. } = facts(call);
         let name = format!("{op:<15}{:<26}", call.shape());
-        if memory > gpu.driver().free_memory()? / 2 {
-            say(format_args!("{name} takes too much memory: lower --tokens"))?;
+        let room = bench.room()?;
+        if memory > room {
+            let (need, free) = (plan::size(memory), plan::size(room));
+            say(format_args!("{name} it takes {need}, and {free} is free: lower --tokens"))?;
             continue;
         }
         let host = bench.time(call).with_context(|| name.clone())?.seconds;
@@ -111,12 +110,14 @@ fn tune(args: &GemmArgs, calls: &[(Call, u64)]) -> Result<()> {
         let best = bench.tune(call, &cuts).with_context(|| name.clone())?;
         let Some((cut, seconds)) = best else { continue };
         let (micros, ratio) = (1e6 * seconds, host / seconds);
-        say(format_args!("{name}{micros:>10.1} µs, {ratio:.2} × the host's choice: {cut:?}"))?;
+        say(format_args!("{name}{micros:>10.1} µs, {ratio:.2} × the host's choice: {cut}"))?;
         tuned.keep(Entry { key, cut, seconds });
-        let kept = tuned.write(&path);
-        kept.with_context(|| format!("cannot write {}", path.display()))?;
+        // Each as it comes: what was measured is not lost with the rest.
+        tuned.write(&path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(say(format_args!("kept in {}", path.display()))?)
+    let named = file.map_or(String::new(), |file| format!(" {}", file.display()));
+    let path = path.display();
+    Ok(say(format_args!("kept in {path}: pretrain and bench take it by --tuned{named}"))?)
 }
 
 /// Every rung that the device runs, shape by shape.

@@ -3,11 +3,10 @@
 mod gemm;
 
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
-use super::say;
+use super::{say, tuned};
 use crate::bench::batches;
 use crate::bench::call::Call;
 use crate::bench::ceilings;
@@ -20,7 +19,6 @@ use crate::bench::{page, recorder, step, sweep};
 use crate::config::{Config, Overrides};
 use crate::data::Batch;
 use crate::device::Format;
-use crate::device::gpu::cuda::blas::{self, Blas};
 use crate::device::gpu::cuda::probe;
 use crate::device::gpu::{self, Gemm, Gpu, Kernels, Place};
 use crate::model::arch::Arch;
@@ -47,6 +45,10 @@ pub struct Common {
     /// Which kernels multiply
     #[arg(long, value_enum, default_value = "auto")]
     pub gemm: Gemm,
+    /// Cut products as `bench gemm --tune` found to be fastest, by what it wrote [default FILE:
+    /// where it keeps it]
+    #[arg(long, value_name = "FILE")]
+    pub tuned: Option<Option<PathBuf>>,
     /// Time to spend on each row [s]
     #[arg(long, value_name = "SECONDS", default_value_t = 0.2, value_parser = seconds)]
     pub budget: f64,
@@ -90,7 +92,7 @@ pub struct Model {
 /// the device's time, and its share of two ceilings measured in the same run: of memory by a copy,
 /// of compute by a large product. Where the system's loader finds cuBLASLt (LD_LIBRARY_PATH counts)
 /// that product is cuBLASLt's, and every product has a peer: the bare product of its shape, by the
-/// fastest of cuBLASLt's algorithms. No library is used for anything else.
+/// fastest of cuBLASLt's algorithms. No library is used for anything else, but by --gemm cublaslt.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench ops --preset bert-base --seq 512 --json ops.json\n  \
@@ -317,6 +319,7 @@ fn whole_step(args: &StepArgs) -> Result<()> {
         capacity: Some(step::capacity(&wanted.arch, &batches::unmasked(&wanted.arch, &micros).0)),
         gpus: gpus::of(&properties).copied().into_iter().collect(),
         kernels: Some(properties),
+        tuned: session.gpu.tuned(),
         ..PlanInput::of(&wanted.config, Format::BF16, Format::F32)
     };
     let plan = plan::plan(&wanted.arch, &input);
@@ -360,24 +363,20 @@ fn side_by_side(args: &CompareArgs) -> Result<()> {
 struct Session<'a> {
     common: &'a Common,
     gpu: Gpu,
-    blas: Option<Rc<Blas>>,
     nvml: Option<Nvml>,
     report: Report,
 }
 
 impl Session<'_> {
     fn open(common: &Common) -> Result<Session<'_>> {
-        let (gpu, blas) = match common.device {
-            Place::Emulator => (gpu::open(Place::Emulator, Kernels::Fast)?, None),
-            Place::Cuda => {
-                let opened = blas::open(Kernels::Fast);
-                let (gpu, blas) = opened.map_err(|why| {
-                    anyhow::anyhow!("{why}; or try it out with --device emulator")
-                })?;
-                (gpu, Some(blas))
-            }
-        };
+        let gpu = gpu::open(common.device, Kernels::Fast).map_err(|why| match common.device {
+            Place::Cuda => anyhow::anyhow!("{why}; or try it out with --device emulator"),
+            Place::Emulator => why.into(),
+        })?;
         gpu.use_gemm(common.gemm)?;
+        if let Some(named) = &common.tuned {
+            gpu.use_tuned(Some(tuned(named.as_deref(), &gpu)?));
+        }
         let first = match common.device {
             Place::Cuda => probe::devices().ok().and_then(|all| all.into_iter().next()),
             Place::Emulator => None,
@@ -395,13 +394,12 @@ impl Session<'_> {
             known: gpus::of(properties).map(|gpu| gpu.name.into()),
         };
         let mut report = Report::of(device);
-        report.cublaslt = match &blas {
-            None => String::new(),
-            Some(Ok(blas)) => blas.version(),
-            Some(Err(why)) => format!("none to compare with: {why}"),
+        report.cublaslt = match gpu.driver().blas() {
+            _ if common.emulated() => String::new(),
+            Ok(blas) => blas.version(),
+            Err(why) => format!("none to compare with: {why}"),
         };
-        let blas = blas.and_then(std::result::Result::ok).map(Rc::new);
-        Ok(Session { common, gpu, blas, nvml, report })
+        Ok(Session { common, gpu, nvml, report })
     }
 
     fn bench(&self) -> Bench<'_> {
@@ -411,7 +409,6 @@ impl Session<'_> {
             l2: self.report.device.l2,
             budget: self.common.budget,
             known: gpus::of(self.gpu.driver().properties()),
-            blas: self.blas.clone(),
         }
     }
 
@@ -421,11 +418,19 @@ impl Session<'_> {
             families.iter().try_for_each(|family| self.verify(family))?;
         }
         self.report.kind = kind.into();
-        self.report.what = what;
+        let gemm = match self.common.gemm {
+            Gemm::Auto => "",
+            Gemm::Portable => ", portable products",
+            Gemm::Hopper => ", hopper products",
+            Gemm::Cublaslt => ", products by cuBLASLt",
+        };
+        let tuned = if self.common.tuned.is_some() { ", tuned" } else { "" };
+        self.report.what = what + gemm + tuned;
         self.report.readings.before = self.nvml.as_ref().map(Nvml::read);
         self.report.ceilings = ceilings::measure(&self.bench())?;
         say(self.report.preamble())?;
-        Ok(say(format_args!("\n{}", report::heading(self.blas.is_some() && kind != "step")))?)
+        let peers = self.gpu.driver().blas().is_ok();
+        Ok(say(format_args!("\n{}", report::heading(peers && kind != "step")))?)
     }
 
     /// Refuses to measure what computes something else.

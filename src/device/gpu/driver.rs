@@ -7,6 +7,7 @@
 use std::ffi::c_void;
 use std::fmt::Debug;
 
+use super::cuda::blas::Blas;
 use super::work::Work;
 
 /// An address in device memory.
@@ -179,6 +180,14 @@ pub trait Driver: Debug {
 
     /// Gives a recording back.
     fn forget(&self, recording: Recording);
+
+    /// cuBLASLt on this device's stream, which is loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn blas(&self) -> Result<&Blas> {
+        Err(DriverError("cuBLASLt multiplies on an NVIDIA GPU alone: take --device cuda".into()))
+    }
 
     /// What the driver has counted by source line since the last call, as a table; empty where it
     /// counts nothing.

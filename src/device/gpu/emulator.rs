@@ -430,6 +430,7 @@ impl Driver for Emulator {
                 }
                 &Work::Copy { to, from, bytes } => self.copy(to, from, bytes)?,
                 &Work::Fill { to, byte, bytes } => self.fill(to, byte, bytes)?,
+                Work::Multiply(product, places) => self.blas()?.start(product, *places)?,
             }
         }
         Ok(())

@@ -20,6 +20,7 @@ pub mod tuned;
 pub mod work;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::cpu::HostElement;
 use crate::device::meter::Clock;
 use crate::device::{Buffer, Class, Fetched, Format, Memory};
+use cuda::blas::{Blas, Product};
 use driver::{Address, Driver, DriverError, Fetch, Mark, Properties, Result, TensorMap, TileShape};
 use tuned::Tuned;
 use work::Work;
@@ -53,18 +55,13 @@ pub enum Place {
     Emulator,
 }
 
-/// The GPU at a place, with the cuts of products that were measured on it; the error says why there
-/// is none.
+/// The GPU at a place; the error says why there is none.
 pub fn open(place: Place, kernels: Kernels) -> Result<Gpu> {
     let driver: Box<dyn Driver> = match place {
         Place::Cuda => Box::new(cuda::Cuda::new()?),
         Place::Emulator => Box::new(emulator::Emulator::new(emulator::Modes::default())?),
     };
-    let gpu = Gpu::new(driver, kernels);
-    if place == Place::Cuda {
-        gpu.load_kept();
-    }
-    Ok(gpu)
+    Ok(Gpu::new(driver, kernels))
 }
 
 /// Whether there is a GPU that can train, and kernels for it.
@@ -113,7 +110,8 @@ struct State {
 }
 
 /// Which kernels multiply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Gemm {
     /// Those of the chip, where they take a shape
     #[default]
@@ -122,6 +120,19 @@ pub enum Gemm {
     Portable,
     /// kernels/product_hopper.cu, for sm_90a; what they do not take, the portable ones do
     Hopper,
+    /// NVIDIA's library, and kernels/library.cu around it, to compare with and to check against;
+    /// what it does not take, the portable ones do
+    Cublaslt,
+}
+
+impl Gemm {
+    /// Whether its kernels make such a cut.
+    pub fn makes(self, cut: &ProductCut) -> bool {
+        match cut {
+            ProductCut::Portable { .. } => self != Gemm::Hopper,
+            ProductCut::Hopper { .. } => matches!(self, Gemm::Auto | Gemm::Hopper),
+        }
+    }
 }
 
 /// How products are cut where the choice is not left to the host: for checks, which must meet every
@@ -135,6 +146,21 @@ pub enum ProductCut {
     /// Tile of `kernels/product_hopper.cuh`, in its order, blocks of a cluster, 1 or 2, and the
     /// most blocks in all.
     Hopper { tile: usize, cluster: usize, splits: usize, blocks: usize },
+}
+
+/// E.g. `ping 128x192, cluster of 2, k / 11`.
+impl fmt::Display for ProductCut {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match *self {
+            ProductCut::Portable { tile, splits } => {
+                write!(f, "{} tile, k / {splits}", ["large", "medium", "small"][tile])
+            }
+            ProductCut::Hopper { tile, cluster, splits, .. } => {
+                let tile = ["coop 128x256", "coop 256x128", "ping 128x192", "ping 128x128"][tile];
+                write!(f, "{tile}, cluster of {cluster}, k / {splits}")
+            }
+        }
+    }
 }
 
 /// Tables of constants that kernels read, each brought once.
@@ -274,6 +300,10 @@ impl Gpu {
                  has {major}.{minor}: leave --gemm away"
             )));
         }
+        if gemm == Gemm::Cublaslt {
+            let told = |DriverError(why)| DriverError(format!("--gemm cublaslt: {why}"));
+            self.driver().blas().map_err(told)?;
+        }
         self.state.gemm.set(gemm);
         Ok(())
     }
@@ -289,6 +319,18 @@ impl Gpu {
 
     pub(crate) fn gemm(&self) -> Gemm {
         self.state.gemm.get()
+    }
+
+    /// Whether cuBLASLt is to do a product, and can.
+    pub(crate) fn library_takes(&self, product: &Product) -> bool {
+        let takes = |blas: &Blas| blas.known(product).is_some();
+        self.gemm() == Gemm::Cublaslt && self.driver().blas().is_ok_and(takes)
+    }
+
+    /// Does it, of matrices at these places: A, B and D.
+    pub(crate) fn multiply_by_library(&self, product: Product, places: [Address; 3]) {
+        let work = Work::Multiply(product, places);
+        self.state.give("a product", work, |driver| driver.blas()?.start(&product, places));
     }
 
     /// Cuts all products from now on so; `None` leaves it to the host again.

@@ -1,9 +1,9 @@
 //! Cuts of products that were measured (`warpwright bench gemm --tune`), which a GPU takes in place
-//! of the host's choice: a file a kind of GPU, in the user's cache.
+//! of the host's choice where it is asked to (`--tuned`): a file for a kind of GPU, in the user's
+//! cache, and a copy in the directory of each run that trains by it.
 //!
-//! The file is a help, never a need: one that is damaged, or of another GPU, is left out with a
-//! warning, and what it does not list is cut as the host chooses. Another cut may add in another
-//! order: results repeat to the bit under one file.
+//! Another cut may add in another order, so results repeat to the bit under one file alone; a file
+//! that is lost, damaged or of another GPU is an error, never a silent return to the host's choice.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::driver::Properties;
-use super::{Gemm, Gpu, ProductCut};
+use super::{Gpu, ProductCut};
+use crate::data::files;
 
 /// Which product of training, by the op that asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,17 +51,39 @@ pub struct Tuned {
     version: u32,
     gpu: String,
     processors: u32,
+    /// Of `products`: see [`digest`].
+    digest: String,
     products: Vec<Entry>,
 }
 
 /// Of the file, and of the tiles that it numbers.
 const VERSION: u32 = 1;
 
+/// Why a file of cuts cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TunedError {
+    #[error("{path}, the cuts of products, cannot be read: {why}")]
+    Io { path: PathBuf, why: io::Error },
+    #[error("{path}, the cuts of products, is damaged: {why}")]
+    Damaged { path: PathBuf, why: String },
+    #[error("{path}, the cuts of products, is of version {version}; this program's are {VERSION}")]
+    Version { path: PathBuf, version: u32 },
+    #[error("{path}, the cuts of products, was measured on {gpu} ({processors} multiprocessors)")]
+    Foreign { path: PathBuf, gpu: String, processors: u32 },
+}
+
+/// What shows that entries are those that were written.
+fn digest(products: &[Entry]) -> String {
+    let text = serde_json::to_string(products).expect("entries serialise");
+    blake3::hash(text.as_bytes()).to_string()
+}
+
 impl Tuned {
     /// None yet, for such a GPU.
     pub fn new(gpu: &Properties) -> Tuned {
         let (name, processors) = (gpu.name.clone(), gpu.processors);
-        Tuned { version: VERSION, gpu: name, processors, products: Vec::new() }
+        let (digest, products) = (digest(&[]), Vec::new());
+        Tuned { version: VERSION, gpu: name, processors, digest, products }
     }
 
     /// Where they are kept: `warpwright/products-NAME.json` in the user's cache, if there is one.
@@ -73,38 +96,33 @@ impl Tuned {
         Some(cache.join("warpwright").join(format!("products-{name}.json")))
     }
 
-    /// What a file holds for such a GPU; of a file that is not there, nothing.
-    ///
-    /// # Errors
-    /// Why the file is of no use.
-    pub fn read(path: &Path, gpu: &Properties) -> Result<Tuned, String> {
-        let text = match fs::read_to_string(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Tuned::new(gpu)),
-            text => text.map_err(|e| e.to_string())?,
-        };
-        let tuned: Tuned = serde_json::from_str(&text).map_err(|e| format!("damaged: {e}"))?;
-        if tuned.version != VERSION {
-            return Err(format!("of version {}, not {VERSION}", tuned.version));
+    /// What a file holds for such a GPU.
+    pub fn read(path: &Path, gpu: &Properties) -> Result<Tuned, TunedError> {
+        let damaged = |why: String| TunedError::Damaged { path: path.into(), why };
+        let io = |why| TunedError::Io { path: path.into(), why };
+        let text = fs::read_to_string(path).map_err(io)?;
+        let tuned: Tuned = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        let Tuned { version, gpu: name, processors, .. } = &tuned;
+        if *version != VERSION {
+            return Err(TunedError::Version { path: path.into(), version: *version });
         }
-        if (&tuned.gpu, tuned.processors) != (&gpu.name, gpu.processors) {
-            let (name, here) = (&tuned.gpu, &gpu.name);
-            return Err(format!("of {name} with {} multiprocessors, not {here}", tuned.processors));
+        if tuned.digest != digest(&tuned.products) {
+            return Err(damaged("its entries are not those of its digest".into()));
         }
-        match tuned.products.iter().find(|entry| !entry.cut.exists(gpu)) {
-            None => Ok(tuned),
-            Some(entry) => Err(format!("damaged: no kernel makes {:?}", entry.cut)),
+        if (name, *processors) != (&gpu.name, gpu.processors) {
+            let (path, gpu) = (path.into(), name.clone());
+            return Err(TunedError::Foreign { path, gpu, processors: *processors });
         }
+        Ok(tuned)
     }
 
-    /// Writes it beside `path`, then in its place.
+    /// Writes a whole file, in a folder that is made if it is not there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        fs::write(&beside, serde_json::to_string_pretty(self)? + "\n")?;
-        fs::rename(beside, path)
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        files::write(path, text.as_bytes())
     }
 
     /// The fastest cut of a product, if it was measured.
@@ -116,23 +134,7 @@ impl Tuned {
     pub fn keep(&mut self, entry: Entry) {
         self.products.retain(|known| known.key != entry.key);
         self.products.push(entry);
-    }
-}
-
-impl ProductCut {
-    /// Whether there is such a kernel, and so many blocks at once.
-    fn exists(&self, gpu: &Properties) -> bool {
-        const MOST_SPLITS: usize = 64;
-        match *self {
-            ProductCut::Portable { tile, splits } => {
-                tile < 3 && (1..=MOST_SPLITS).contains(&splits)
-            }
-            ProductCut::Hopper { tile, cluster, splits, blocks } => {
-                let clusters = (1..=2).contains(&cluster);
-                let fits = (cluster..=gpu.processors as usize).contains(&blocks);
-                tile < 4 && clusters && fits && (1..=MOST_SPLITS).contains(&splits)
-            }
-        }
+        self.digest = digest(&self.products);
     }
 }
 
@@ -142,34 +144,16 @@ impl Gpu {
         *self.state.tuned.borrow_mut() = tuned;
     }
 
-    /// Takes what is kept for this GPU, with a warning where it is of no use.
-    pub fn load_tuned(&self, path: &Path) {
-        match Tuned::read(path, self.driver().properties()) {
-            Ok(tuned) => self.use_tuned(Some(tuned)),
-            Err(why) => eprintln!(
-                "warning: {} is left out: it is {why}; bench gemm --tune makes it anew",
-                path.display()
-            ),
-        }
-    }
-
-    /// [`Gpu::load_tuned`] from where such files are kept.
-    pub fn load_kept(&self) {
-        if let Some(path) = Tuned::place(self.driver().properties()) {
-            self.load_tuned(&path);
-        }
+    /// What was given to [`Gpu::use_tuned`].
+    pub fn tuned(&self) -> Option<Tuned> {
+        self.state.tuned.borrow().clone()
     }
 
     /// How a product is cut, unless the host is to choose: as was fixed, or else measured, by
     /// kernels that were asked for.
     pub(crate) fn cut_of(&self, key: &Key) -> Option<ProductCut> {
-        let asked = |cut: &ProductCut| match self.gemm() {
-            Gemm::Auto => true,
-            Gemm::Portable => matches!(cut, ProductCut::Portable { .. }),
-            Gemm::Hopper => matches!(cut, ProductCut::Hopper { .. }),
-        };
         let tuned = || self.state.tuned.borrow().as_ref().and_then(|tuned| tuned.find(key));
-        self.fixed_products().or_else(|| tuned().filter(asked))
+        self.fixed_products().or_else(|| tuned().filter(|cut| self.gemm().makes(cut)))
     }
 }
 
@@ -211,22 +195,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_damaged_or_foreign_says_so() {
+    fn a_file_that_is_lost_damaged_or_foreign_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("products.json");
-        let why = |name: &str| Tuned::read(&path, &gpu(name)).unwrap_err();
-        let here = gpu("NVIDIA H200");
-        assert_eq!(Tuned::read(&path, &here).unwrap(), Tuned::new(&here));
+        let why = |name: &str| Tuned::read(&path, &gpu(name)).unwrap_err().to_string();
+        assert!(why("NVIDIA H200").contains("cannot be read"), "{}", why("NVIDIA H200"));
         kept().write(&path).unwrap();
-        assert!(why("NVIDIA H100").contains("of NVIDIA H200"), "{}", why("NVIDIA H100"));
+        assert!(why("NVIDIA H100").contains("measured on NVIDIA H200 (132"));
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, text.replace("\"tile\": 2", "\"tile\": 4")).unwrap();
-        assert!(why("NVIDIA H200").contains("no kernel"), "{}", why("NVIDIA H200"));
-        fs::write(&path, text.replace("\"blocks\": 132", "\"blocks\": 133")).unwrap();
-        assert!(why("NVIDIA H200").contains("no kernel"));
-        fs::write(&path, text.replace("\"version\": 1", "\"version\": 2")).unwrap();
-        assert!(why("NVIDIA H200").contains("version"));
+        for (from, to, said) in [
+            ("\"splits\": 11", "\"splits\": 12", "digest"),
+            ("\"version\": 1", "\"version\": 2", "version 2"),
+            ("\"products\"", "\"product\"", "unknown field"),
+        ] {
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replace(from, to)).unwrap();
+            assert!(why("NVIDIA H200").contains(said), "{}", why("NVIDIA H200"));
+        }
         fs::write(&path, &text[..text.len() / 2]).unwrap();
-        assert!(why("NVIDIA H200").contains("damaged"));
+        assert!(why("NVIDIA H200").contains("damaged: EOF"), "{}", why("NVIDIA H200"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use super::cuda::blas::Product;
 use super::driver::{Address, Launch};
 
 /// The arguments of a launch, by value: each begins at a word.
@@ -39,8 +40,18 @@ impl Params {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
     Launch(Launch, Params),
-    Copy { to: Address, from: Address, bytes: usize },
-    Fill { to: Address, byte: u8, bytes: usize },
+    Copy {
+        to: Address,
+        from: Address,
+        bytes: usize,
+    },
+    Fill {
+        to: Address,
+        byte: u8,
+        bytes: usize,
+    },
+    /// By cuBLASLt, of matrices at these places: A, B and D.
+    Multiply(Product, [Address; 3]),
 }
 
 impl Work {

@@ -2,7 +2,7 @@
 
 use super::{gpu, hopper};
 use crate::device::gpu::tuned::Key;
-use crate::device::gpu::{Gemm, Gpu, ProductCut};
+use crate::device::gpu::{Gpu, ProductCut};
 
 /// Most shares of k that are tried.
 pub(super) const MOST_SPLITS: usize = 64;
@@ -16,15 +16,10 @@ pub(super) fn splits(steps: usize, most: usize) -> impl Iterator<Item = usize> {
 impl Gpu {
     /// All tiles, clusters and splits that fit a product, of the kernels that were asked for.
     pub fn product_cuts(&self, key: &Key) -> Vec<ProductCut> {
-        let mut all = Vec::new();
-        if self.gemm() != Gemm::Portable && self.has_hopper() {
-            let processors = self.driver().properties().processors as usize;
-            all.extend(hopper::cuts(key, processors));
-        }
-        if self.gemm() != Gemm::Hopper {
-            all.extend(gpu::cuts(key));
-        }
-        all
+        let processors = self.driver().properties().processors as usize;
+        let hopper = self.has_hopper().then(|| hopper::cuts(key, processors));
+        let all = hopper.into_iter().flatten().chain(gpu::cuts(key));
+        all.filter(|cut| self.gemm().makes(cut)).collect()
     }
 }
 
@@ -32,7 +27,7 @@ impl Gpu {
 mod tests {
     use super::*;
     use crate::device::gpu::tuned::{Entry, Op, Tuned};
-    use crate::device::gpu::{Kernels, Place, open};
+    use crate::device::gpu::{Gemm, Kernels, Place, open};
 
     #[test]
     fn a_measured_cut_is_taken_and_one_of_other_kernels_is_not() {

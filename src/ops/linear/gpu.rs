@@ -212,6 +212,9 @@ impl Gpu {
         if self.naive() || !k.is_multiple_of(8) {
             return self.launch("linear_naive", Shape::each(m * n, 256), &args);
         }
+        if self.library_linear(y, x, weight, bias, [m, k, n]) {
+            return;
+        }
         let [y, x, w] = [
             Matrix { at: y.at, rows: m, columns: n, stride: y.stride },
             Matrix::dense(x, m, k),
@@ -242,6 +245,9 @@ impl Gpu {
             let [m_arg, n_arg, k_arg, stride] = [m, n, k, dy.stride].map(Arg::from);
             let args = [dx, dy_at, weight, m_arg, n_arg, k_arg, stride, add.into()];
             return self.launch("linear_dx_naive", Shape::each(m * n, 256), &args);
+        }
+        if self.library_dx(dx, dy, weight, [m, n, k], into) {
+            return;
         }
         let dy_seen = Matrix { at: dy.at, rows: m, columns: k, stride: dy.stride };
         let [dx_seen, w] = [Matrix::dense(dx, m, n), Matrix::dense(weight, k, n)];
@@ -293,6 +299,9 @@ impl Gpu {
         }
         let dy_seen = Matrix { at: dy.at, rows: k, columns: m, stride: dy.stride };
         let (x_seen, sums) = (Matrix::dense(x, k, n), Sums { dw, db, m, n });
+        if self.library_dw(sums, dy, x, rows) {
+            return;
+        }
         if let Some(cut) =
             self.hopper_cut(Op::LinearDw, &Product::summed(m, n, k), &[dy_seen, x_seen])
         {
@@ -393,6 +402,9 @@ impl LinearOps for Gpu {
         if self.naive() || !y.is_aligned() || !k.is_multiple_of(8) {
             return self.launch("linear_act_naive", Shape::each(m * n, 256), &args);
         }
+        if self.library_linear_act([y, pre], x.at, weight, bias, [m, k, n], activation) {
+            return;
+        }
         let seen = [
             Matrix::dense(y.at, m, n),
             Matrix::dense(pre.at, m, n),
@@ -445,6 +457,9 @@ impl LinearOps for Gpu {
         if self.naive() || !dy.is_aligned() || !dpre.is_aligned() {
             return self.launch("linear_dx_act_naive", Shape::each(m * n, 256), &args);
         }
+        if self.library_dx_act([dpre.at, pre.at], dy, weight, [m, n, k], activation) {
+            return;
+        }
         let seen = [
             Matrix::dense(dpre.at, m, n),
             Matrix::dense(pre.at, m, n),
@@ -478,7 +493,7 @@ impl LinearOps for Gpu {
         activation: Activation,
         len: usize,
     ) {
-        launch_act_backward(self, dpre, dy, pre, activation, len);
+        launch_act_backward(self, [dpre.at(0), dy.at(0), pre.at(0)], activation, len);
     }
 }
 

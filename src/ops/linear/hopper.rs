@@ -274,7 +274,7 @@ impl Gpu {
                 let splits = if p.epilogue == Epilogue::Sum { splits } else { 1 };
                 Some(Cut::new(tile, cluster, splits, p, blocks))
             }
-            None if self.gemm() == Gemm::Portable => None,
+            None if matches!(self.gemm(), Gemm::Portable | Gemm::Cublaslt) => None,
             None => Some(choose(p, processors)),
         }
     }

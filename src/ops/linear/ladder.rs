@@ -55,8 +55,8 @@ impl Gpu {
         Rung::ALL.into_iter().filter(move |rung| hopper || !rung.needs_hopper())
     }
 
-    /// y [rows, n_out] = x [rows, n_in] · Wᵀ, whatever bias `at` has; n_in and n_out are multiples of
-    /// 8, for TMA.
+    /// y [rows, n_out] = x [rows, n_in] · Wᵀ, whatever bias `at` has; n_in and n_out
+    /// are multiples of 8, for TMA.
     pub fn climb(
         &self,
         rung: Rung,

@@ -8,6 +8,7 @@ mod cuts;
 mod gpu;
 mod hopper;
 mod ladder;
+mod library;
 
 use rayon::prelude::*;
 

@@ -1,5 +1,5 @@
-//! cuBLASLt: what our products are compared with, never what a model runs on. Loaded when a
-//! benchmark asks for it; without it the benchmark says so and has a column less.
+//! cuBLASLt: what our products are compared with, and checked against (`--gemm cublaslt`). Loaded
+//! when it is asked for; without it a benchmark says so and has a column less.
 //!
 //! The system's loader looks for it, so LD_LIBRARY_PATH counts (pip has it in
 //! `nvidia/cu13/lib`): `libcublasLt.so`, then with the endings of versions, `.13` before `.12`.
@@ -14,9 +14,12 @@
 //!
 //! Held to a library made for tests (`tests/cuda/blas.cpp`); unmeasured on a GPU.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::from_ref;
+use std::rc::Rc;
 
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{
@@ -25,12 +28,11 @@ use cudarc::cublaslt::sys::{
     cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Preferred,
     cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType,
 };
+use cudarc::driver::result::{free_sync, malloc_sync};
 use half::bf16;
 
-use super::Cuda;
-use crate::device::Buffer;
+use super::words;
 use crate::device::gpu::driver::{Address, DriverError, Result};
-use crate::device::gpu::{Gpu, Kernels, Tensor};
 
 /// Scratch that an algorithm may take [bytes]; NVIDIA advises 32 MiB for Hopper.
 const WORKSPACE: usize = 64 << 20;
@@ -38,7 +40,7 @@ const WORKSPACE: usize = 64 << 20;
 const ALGORITHMS: usize = 16;
 
 /// Which of the three products of training, by what comes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// y = x · Wᵀ
     Y,
@@ -49,7 +51,7 @@ pub enum Kind {
 }
 
 /// A product of bare matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Product {
     pub kind: Kind,
     /// N
@@ -58,6 +60,10 @@ pub struct Product {
     pub n_in: usize,
     /// O
     pub n_out: usize,
+    /// Elements from one row of y or dy to the next.
+    pub stride: usize,
+    /// Of where the matrices begin [bytes]: a power of two, up to [`ALIGNED`].
+    pub alignment: u32,
     /// Whether it is added to what is there.
     pub add: bool,
 }
@@ -67,26 +73,35 @@ pub struct Product {
 struct Matrix {
     rows: usize,
     columns: usize,
+    /// Elements from one row to the next.
+    stride: usize,
     /// Whether the library is to transpose it.
     transposed: bool,
+}
+
+impl Matrix {
+    fn turned(self) -> Matrix {
+        Matrix { transposed: true, ..self }
+    }
 }
 
 impl Product {
     /// A, B and D.
     fn matrices(&self) -> [Matrix; 3] {
-        let Product { kind, rows, n_in, n_out, .. } = *self;
-        let as_is = |rows, columns| Matrix { rows, columns, transposed: false };
-        let turned = |rows, columns| Matrix { rows, columns, transposed: true };
+        let Product { kind, rows, n_in, n_out, stride, .. } = *self;
+        let of = |rows, columns, stride| Matrix { rows, columns, stride, transposed: false };
+        let [x, w] = [of(rows, n_in, n_in), of(n_out, n_in, n_in)];
+        let y = of(rows, n_out, stride);
         match kind {
-            Kind::Y => [turned(n_out, n_in), as_is(rows, n_in), as_is(rows, n_out)],
-            Kind::Dx => [as_is(n_out, n_in), as_is(rows, n_out), as_is(rows, n_in)],
-            Kind::Dw => [as_is(rows, n_in), turned(rows, n_out), as_is(n_out, n_in)],
+            Kind::Y => [w.turned(), x, y],
+            Kind::Dx => [w, y, x],
+            Kind::Dw => [x, y.turned(), w],
         }
     }
 
     /// Elements of A, B and D.
     pub fn lens(&self) -> [usize; 3] {
-        self.matrices().map(|m| m.rows * m.columns)
+        self.matrices().map(|m| m.rows * m.stride)
     }
 
     /// Of the three [bytes].
@@ -101,20 +116,8 @@ impl Product {
     }
 }
 
-/// What comes out, in the precision of its kind.
-#[derive(Debug)]
-pub enum Out {
-    X(Tensor<bf16>),
-    Acc(Tensor<f32>),
-}
-
-/// A, B and D: for y they are W, x, y; for dx W, dy, dx; for dW x, dy, dW.
-#[derive(Debug)]
-pub struct Operands {
-    pub a: Tensor<bf16>,
-    pub b: Tensor<bf16>,
-    pub out: Out,
-}
+/// The alignment of memory as the driver gives it [bytes].
+pub const ALIGNED: u32 = 256;
 
 /// The library, on a GPU's stream.
 #[derive(Debug)]
@@ -122,8 +125,8 @@ pub struct Blas {
     handle: cublasLtHandle_t,
     stream: sys::cudaStream_t,
     workspace: Address,
-    /// Keeps the stream.
-    gpu: Gpu,
+    /// Products that were asked for, and those of them that it can do.
+    known: RefCell<HashMap<Product, Option<Rc<Prepared>>>>,
 }
 
 /// A product that the library can do, in one way or several.
@@ -136,24 +139,9 @@ pub struct Prepared {
     algorithms: Vec<cublasLtMatmulAlgo_t>,
 }
 
-/// The first GPU with the kernels of this program, and cuBLASLt beside it or why there is none.
-///
-/// # Errors
-/// Why there is no GPU.
-pub fn open(kernels: Kernels) -> Result<(Gpu, Result<Blas>)> {
-    Ok(beside(Cuda::new()?, kernels))
-}
-
-/// A device over `cuda`, and cuBLASLt on its stream or why there is none.
-pub fn beside(cuda: Cuda, kernels: Kernels) -> (Gpu, Result<Blas>) {
-    let stream = cuda.stream.cast();
-    let gpu = Gpu::new(Box::new(cuda), kernels);
-    gpu.load_kept();
-    (gpu.clone(), Blas::open(gpu, stream))
-}
-
 impl Blas {
-    fn open(gpu: Gpu, stream: sys::cudaStream_t) -> Result<Blas> {
+    /// On a stream of the context that is current; the two outlive it.
+    pub(super) fn open(stream: sys::cudaStream_t) -> Result<Blas> {
         // SAFETY: loading cuBLASLt runs its start-up code, as every program that links it does.
         if !unsafe { sys::is_culib_present() } {
             return Err(DriverError(
@@ -162,10 +150,12 @@ impl Blas {
                     .into(),
             ));
         }
-        // Before the workspace: the handle takes the context that is current, the GPU's.
         let handle = said("a handle", result::create_handle())?;
-        let mut blas = Blas { handle, stream, workspace: Address(0), gpu };
-        blas.workspace = blas.gpu.driver().alloc(WORKSPACE, "cuBLASLt's workspace")?;
+        let mut blas = Blas { handle, stream, workspace: Address(0), known: RefCell::default() };
+        // SAFETY: the library alone uses it, and asks for nothing of what is in it.
+        let workspace = unsafe { malloc_sync(WORKSPACE) };
+        let told = |error| DriverError(format!("cuBLASLt's workspace: {}", words::sentence(error)));
+        blas.workspace = Address(workspace.map_err(told)?);
         Ok(blas)
     }
 
@@ -192,7 +182,7 @@ impl Blas {
             Layout::of(&out, of_out)?,
         ];
         let description = Description::of(&a, &b)?;
-        let algorithms = self.algorithms(&description, &layouts)?;
+        let algorithms = self.algorithms(&description, &layouts, product.alignment)?;
         Ok(Prepared { product: *product, description, layouts, algorithms })
     }
 
@@ -200,8 +190,9 @@ impl Blas {
         &self,
         description: &Description,
         [a, b, out]: &[Layout; 3],
+        alignment: u32,
     ) -> Result<Vec<cublasLtMatmulAlgo_t>> {
-        let preference = Preference::within(WORKSPACE)?;
+        let preference = Preference::within(WORKSPACE, alignment)?;
         // SAFETY: zeros are a result: it has numbers alone, and a status whose 0 is success.
         let mut found: [cublasLtMatmulHeuristicResult_t; ALGORITHMS] = unsafe { zeroed() };
         let mut count = 0;
@@ -230,45 +221,49 @@ impl Blas {
         Ok(algorithms)
     }
 
-    /// Starts the product on the GPU's stream, the `which`th way.
+    /// [`Blas::prepare`], once for each product; None where the library cannot do it.
+    pub fn known(&self, product: &Product) -> Option<Rc<Prepared>> {
+        let mut known = self.known.borrow_mut();
+        known.entry(*product).or_insert_with(|| self.prepare(product).ok().map(Rc::new)).clone()
+    }
+
+    /// Starts the product the way that the library finds best.
+    ///
+    /// # Errors
+    /// That it knows none, or refuses its own.
+    pub fn start(&self, product: &Product, places: [Address; 3]) -> Result<()> {
+        let unknown = || DriverError(format!("cuBLASLt does not do {product:?}"));
+        self.multiply(&*self.known(product).ok_or_else(unknown)?, 0, places)
+    }
+
+    /// Starts the product on the GPU's stream, the `which`th way. A, B and D lie at `places`: for y
+    /// they are W, x, y; for dx W, dy, dx; for dW x, dy, dW.
     ///
     /// # Errors
     /// That this way does not go.
-    pub fn multiply(
-        &self,
-        prepared: &Prepared,
-        which: usize,
-        operands: &mut Operands,
-    ) -> Result<()> {
-        let Operands { a, b, out } = operands;
-        let (out, len, in_f32) = match out {
-            Out::X(out) => (out.address(), out.len(), false),
-            Out::Acc(out) => (out.address(), out.len(), true),
-        };
+    pub fn multiply(&self, prepared: &Prepared, which: usize, places: [Address; 3]) -> Result<()> {
         let product = &prepared.product;
-        assert_eq!([a.len(), b.len(), len], product.lens(), "operands of {product:?}");
-        assert_eq!(in_f32, product.kind == Kind::Dw, "precision of {product:?}");
+        let [a, b, out] = places.map(|address| address.0 as *mut c_void);
         let (alpha, beta) = (1.0f32, if product.add { 1.0f32 } else { 0.0 });
         let [of_a, of_b, of_out] = &prepared.layouts;
-        let place = |address: Address| address.0 as *mut c_void;
-        // SAFETY: the three lie on the GPU, as large as their layouts say (asserted above), and
-        // live until they are freed, which waits; descriptors and scalars live through the call.
+        // SAFETY: the caller owns the places, as large as the layouts say; descriptors and scalars
+        // live through the call.
         let answer = unsafe {
             result::matmul(
                 self.handle,
                 prepared.description.0,
                 from_ref(&alpha).cast(),
                 from_ref(&beta).cast(),
-                place(a.address()),
+                a,
                 of_a.0,
-                place(b.address()),
+                b,
                 of_b.0,
-                place(out),
+                out,
                 of_out.0,
-                place(out),
+                out,
                 of_out.0,
                 &prepared.algorithms[which],
-                place(self.workspace),
+                self.workspace.0 as *mut c_void,
                 WORKSPACE,
                 self.stream,
             )
@@ -286,11 +281,15 @@ impl Prepared {
 
 impl Drop for Blas {
     fn drop(&mut self) {
-        if self.workspace != Address(0) {
-            self.gpu.driver().free(self.workspace);
+        self.known.get_mut().clear();
+        // SAFETY: both were made by `open`, and nothing is asked of them any more; memory is given
+        // back once work that uses it is done.
+        unsafe {
+            if self.workspace != Address(0) {
+                let _ = free_sync(self.workspace.0);
+            }
+            let _ = result::destroy_handle(self.handle);
         }
-        // SAFETY: the handle was made by `open`, and nothing is asked of it any more.
-        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
@@ -301,7 +300,7 @@ struct Layout(cublasLtMatrixLayout_t);
 impl Layout {
     fn of(matrix: &Matrix, element: cudaDataType) -> Result<Layout> {
         let (rows, columns) = (matrix.columns as u64, matrix.rows as u64);
-        let made = result::create_matrix_layout(element, rows, columns, matrix.columns as i64);
+        let made = result::create_matrix_layout(element, rows, columns, matrix.stride as i64);
         said("a matrix", made).map(Layout)
     }
 }
@@ -355,19 +354,28 @@ impl Drop for Description {
 struct Preference(cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn within(workspace: usize) -> Result<Preference> {
+    fn within(workspace: usize, alignment: u32) -> Result<Preference> {
         let preference = Preference(said("a preference", result::create_matmul_pref())?);
-        // SAFETY: the preference was just made; the attribute is a number of bytes.
-        let set = unsafe {
-            result::set_matmul_pref_attribute(
-                preference.0,
-                Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                from_ref(&workspace).cast(),
-                size_of_val(&workspace),
-            )
-        };
-        said("a workspace", set)?;
+        let bytes = workspace.to_ne_bytes();
+        preference.set(Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes)?;
+        for of in [
+            Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+            Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+            Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+            Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+        ] {
+            preference.set(of, &alignment.to_ne_bytes())?;
+        }
         Ok(preference)
+    }
+
+    fn set(&self, which: Preferred, value: &[u8]) -> Result<()> {
+        // SAFETY: the preference was made by `within`; the value is as long as it says.
+        let set = unsafe {
+            let value = (value.as_ptr().cast(), value.len());
+            result::set_matmul_pref_attribute(self.0, which, value.0, value.1)
+        };
+        said("a preference's value", set)
     }
 }
 

@@ -75,6 +75,7 @@ impl Cuda {
             Work::Launch(launch, params) => unsafe { self.launch(launch, &params.pointers()) }?,
             &Work::Copy { to, from, bytes } => self.copy(to, from, bytes)?,
             &Work::Fill { to, byte, bytes } => self.fill(to, byte, bytes)?,
+            Work::Multiply(product, places) => self.blas()?.start(product, *places)?,
         }
         let mut status = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
         let (mut last, mut count): (*const CUgraphNode, usize) = (null(), 0);

@@ -14,7 +14,7 @@ pub mod probe;
 mod staging;
 mod words;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
@@ -32,6 +32,7 @@ use super::driver::{
 };
 use super::module as kernels;
 use super::work::Work;
+use blas::Blas;
 use graph::Graph;
 use probe::Unavailable;
 use staging::Staging;
@@ -64,6 +65,8 @@ pub struct Cuda {
     recordings: RefCell<Vec<Option<Graph>>>,
     /// The last launches, as a ring.
     launched: Cell<([&'static str; REMEMBERED], usize)>,
+    /// cuBLASLt, or why there is none, once it was asked for.
+    blas: OnceCell<Result<Blas>>,
 }
 
 /// A kernel that was found.
@@ -116,6 +119,7 @@ impl Cuda {
             marks: RefCell::default(),
             recordings: RefCell::default(),
             launched: Cell::new(([""; REMEMBERED], 0)),
+            blas: OnceCell::new(),
         })
     }
 
@@ -397,7 +401,9 @@ impl Driver for Cuda {
             &Work::Fill { to, byte, bytes } => {
                 self.revise_fill(*run, nodes[index], to, byte, bytes)
             }
-            Work::Copy { .. } => Err(DriverError("a recorded copy stays as it is".into())),
+            Work::Copy { .. } | Work::Multiply(..) => {
+                Err(DriverError("a recorded copy or product of cuBLASLt stays as it is".into()))
+            }
         }
     }
 
@@ -413,6 +419,10 @@ impl Driver for Cuda {
         if let Some(graph) = self.recordings.borrow_mut()[recording.0].take() {
             graph.destroy();
         }
+    }
+
+    fn blas(&self) -> Result<&Blas> {
+        self.blas.get_or_init(|| Blas::open(self.stream.cast())).as_ref().map_err(Clone::clone)
     }
 }
 
@@ -449,6 +459,7 @@ impl Drop for Cuda {
         // SAFETY: what is destroyed was made by `self`, is destroyed once, and idle.
         unsafe {
             let _ = stream::synchronize(self.stream);
+            self.blas.take();
             self.recordings.get_mut().drain(..).flatten().for_each(Graph::destroy);
             for event in self.marks.get_mut().0.drain(..) {
                 let _ = event::destroy(event);
