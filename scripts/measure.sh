@@ -45,6 +45,15 @@ export -f verify && export program
 part verify-small 120 bash -c 'verify --sizes small --json "$0"' "$out/verify-small.json"
 part verify-full 480 bash -c 'verify --sizes full --json "$0"' "$out/verify-full.json"
 part verify-overlap 120 bash -c 'verify --overlap --sizes small --repeats 20'
+# Where there is no cuBLASLt, nothing is to be said of it.
+with_blas=
+if "$program" verify --device cuda --gemm cublaslt --op rope --sizes small > /dev/null 2>&1; then
+  with_blas=True
+  for family in linear loss; do
+    part "verify-cublaslt-$family" 300 bash -c \
+      'verify --gemm cublaslt --kernels fast --sizes full --op "$0"' "$family"
+  done
+fi
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck synccheck; do
     part "$tool" 300 compute-sanitizer --tool "$tool" --error-exitcode 1 \
@@ -63,6 +72,10 @@ bench() {
 }
 bench ops ops --preset gpt2
 bench gemm gemm
+bench ladder gemm --ladder
+part tune 2400 "$program" bench gemm --tune "$out/cuts.json" --device cuda --no-verify \
+  --preset gpt2,bert-base,bert-large,modernbert-base --budget 0.1
+bench tuned gemm --tuned "$out/cuts.json"
 bench attention attention
 # steps NAME LIMIT ARGS...: whole steps of ours, and of each peer in turn with them.
 steps() {
@@ -70,6 +83,10 @@ steps() {
   shift 2
   bench "step-$name" step "$@" --tokens 65536 --budget 3
   bench "overlap-$name" step "$@" --tokens 65536 --budget 3 --set train.overlap=true
+  bench "tuned-$name" step "$@" --tokens 65536 --budget 3 --tuned "$out/cuts.json"
+  if [ -n "$with_blas" ]; then
+    bench "cublaslt-$name" step "$@" --tokens 65536 --budget 3 --gemm cublaslt
+  fi
   if [ "$with_torch" = True ]; then
     part "compare-$name" "$limit" "$python" "$peers/gpu_compare.py" "$@" --tokens 65536 \
       --rounds "${ROUNDS:-3}" --program "$program" --json "$out/compare-$name.json"

@@ -1,4 +1,5 @@
-"""The bars that a training step is to reach on an H200, beside what was measured.
+"""The bars that a training step is to reach on an H200, beside what was measured; the same steps by
+other products; and the ladder of products beside its predictions (kernels/README.md).
 
     python benches/peers/table.py OUT
 
@@ -19,6 +20,10 @@ ROWS = [
     ("modernbert", "ModernBERT-base, S=1024", "ktok/s", 540, 700),
 ]
 OVER_PEER = 1.3, 1.6
+# How a step's products are made, by the name of its report.
+PRODUCTS = [("step", "host's cuts"), ("tuned", "tuned cuts"), ("cublaslt", "cuBLASLt")]
+# TFLOP/s that each rung was predicted to reach at 4096³.
+RUNGS = {"naive": 0.45, "tiled": 28, "mma": 430, "wgmma": 430, "roles": 540, "final": 750}
 
 
 def read(path):
@@ -56,6 +61,25 @@ def main():
         a, b, c, d, e, f = cells
         print(f"{what:<28}{unit:>7}{bar:>7}{goal:>7}{a:>12}{b:>8}{c:>9}{d:>7}{e:>9}{f:>21}")
     print(f"bars are of an H200; over the fastest peer {OVER_PEER[0]}, goal {OVER_PEER[1]}")
+    products(folder)
+    ladder(folder)
+
+
+def products(folder):
+    print(f"\n{'a step, ms':<28}" + "".join(f"{how:>13}" for _, how in PRODUCTS))
+    for name, what, *_ in ROWS:
+        reports = [read(folder / f"bench-{kind}-{name}.json") for kind, _ in PRODUCTS]
+        cells = [f"{1e3 * report['step']['seconds']:.1f}" if report else "" for report in reports]
+        print(f"{what:<28}" + "".join(f"{cell:>13}" for cell in cells))
+
+
+def ladder(folder):
+    print(f"\n{'the ladder, 4096³, TFLOP/s':<28}{'predicted':>13}{'measured':>13}")
+    rows = (read(folder / "bench-ladder.json") or {"rows": []})["rows"]
+    measured = {row["op"]: row["flops_per_s"] / 1e12 for row in rows if "4096 ×" in row["shape"]}
+    for rung, predicted in RUNGS.items():
+        cell = f"{measured[op]:.3g}" if (op := f"ladder {rung}") in measured else ""
+        print(f"{rung:<28}{predicted:>13g}{cell:>13}")
 
 
 if __name__ == "__main__":
