@@ -70,6 +70,7 @@ steps() {
   shift 2
   bench "step-$name" step "$@" --tokens 65536 --budget 3
   bench "overlap-$name" step "$@" --tokens 65536 --budget 3 --set train.overlap=true
+  bench "any-order-$name" step "$@" --tokens 65536 --budget 3 --set train.deterministic=false
   if [ "$with_torch" = True ]; then
     part "compare-$name" "$limit" "$python" "$peers/gpu_compare.py" "$@" --tokens 65536 \
       --rounds "${ROUNDS:-3}" --program "$program" --json "$out/compare-$name.json"

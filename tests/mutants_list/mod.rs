@@ -76,8 +76,10 @@ const fn check(
 
 pub const FAMILIES: &[&[Mutant]] = &[
     product::PRODUCT,
+    product::GATE,
     product::LOSS,
     hopper::HOPPER,
+    hopper::EPILOGUES,
     attention::FORWARD,
     attention::BACKWARD,
     norm::NORM,

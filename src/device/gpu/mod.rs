@@ -95,6 +95,8 @@ struct State {
     product_cut: Cell<Option<ProductCut>>,
     /// Whether a kernel may begin before the one before it has ended.
     overlaps: Cell<bool>,
+    /// Whether the same launches give the same bits.
+    deterministic: Cell<bool>,
     /// Work that is taken down instead of being done; see [`replay`].
     noting: RefCell<Option<Vec<Work>>>,
     tables: RefCell<Tables>,
@@ -232,6 +234,7 @@ impl Gpu {
             workspace,
             product_cut: Cell::default(),
             overlaps: Cell::default(),
+            deterministic: Cell::new(true),
             noting: RefCell::default(),
             tables: RefCell::default(),
             gemm: Cell::default(),
@@ -252,6 +255,16 @@ impl Gpu {
     /// Lets kernels begin before those before them have ended, or not.
     pub fn overlap(&self, overlaps: bool) {
         self.state.overlaps.set(overlaps);
+    }
+
+    /// Whether the same launches must give the same bits, as they do unless told otherwise. If not,
+    /// shares of a weight's gradient are added as they come.
+    pub fn deterministic(&self, deterministic: bool) {
+        self.state.deterministic.set(deterministic);
+    }
+
+    pub(crate) fn is_deterministic(&self) -> bool {
+        self.state.deterministic.get()
     }
 
     /// Multiplies by these kernels from now on; an error where the chip has not got them.

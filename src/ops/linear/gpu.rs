@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::gate::Given;
 use super::hopper::{Matrix, Product};
 use super::{Linear, LinearOps};
 use crate::device::Buffer;
@@ -50,7 +51,7 @@ impl Tile {
 
 /// How a product is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
+pub(super) struct Cut {
     /// Which of [`TILES`].
     tile: usize,
     /// Shares of k, each a block's.
@@ -112,7 +113,7 @@ pub(in crate::ops) struct Rows {
 
 impl Rows {
     /// `count` rows of `width` from the start of `x`, one after another.
-    fn of(x: &Tensor<bf16>, count: usize, width: usize) -> Rows {
+    pub fn of(x: &Tensor<bf16>, count: usize, width: usize) -> Rows {
         assert!(count * width <= x.len(), "linear: {count} rows of {width} in {}", x.len());
         Rows { at: x.at(0), stride: width }
     }
@@ -144,7 +145,7 @@ impl Sums {
 }
 
 /// Where a layer's weight and bias lie.
-fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Address>) {
+pub(super) fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Address>) {
     let place = |start: usize, len: usize| {
         params.at(start + len);
         params.at(start)
@@ -154,13 +155,20 @@ fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Address>) {
 
 impl Gpu {
     /// Launches the kernel of the cut's tile on blocks for c [m, n].
-    fn multiply(&self, kernels: [&'static str; 3], cut: Cut, m: usize, n: usize, args: &[Arg]) {
+    pub(super) fn multiply(
+        &self,
+        kernels: [&'static str; 3],
+        cut: Cut,
+        m: usize,
+        n: usize,
+        args: &[Arg],
+    ) {
         let tile = &TILES[cut.tile];
         let shape = Shape::new(tile.count(m, n) * cut.splits, tile.threads).shared(tile.shared());
         self.launch(kernels[cut.tile], shape, args);
     }
 
-    fn cut(&self, m: usize, n: usize, k: usize, may_split: bool) -> Cut {
+    pub(super) fn cut(&self, m: usize, n: usize, k: usize, may_split: bool) -> Cut {
         if let Some(ProductCut::Portable { tile, splits }) = self.fixed_products() {
             return Cut::new(tile, if may_split { splits } else { 1 }, k);
         }
@@ -224,7 +232,7 @@ impl Gpu {
         }
         let dy_seen = Matrix { at: dy.at, rows: m, columns: k, stride: dy.stride };
         let [dx_seen, w] = [Matrix::dense(dx, m, n), Matrix::dense(weight, k, n)];
-        if let Some(cut) = self.hopper_cut(&Product::stored(m, n, k), &[dx_seen, dy_seen, w]) {
+        if let Some(cut) = self.hopper_cut(&Product::gradient(m, n, k), &[dx_seen, dy_seen, w]) {
             return self.hopper_dx(cut, dx_seen, dy_seen, w, into);
         }
         let cut = self.cut(m, n, k, true);
@@ -245,10 +253,22 @@ impl Gpu {
         let kernels = ["linear_dx_large", "linear_dx_medium", "linear_dx_small"];
         self.multiply(kernels, cut, m, n, &args);
         if let Some(partials) = partials {
-            let len = (m * n) as u64;
-            let args = [dx.into(), partials.into(), len.into(), cut.splits.into(), add.into()];
-            self.launch("linear_dx_sum", Shape::each(m * n / 8, 256), &args);
+            self.sum_dx_splits(dx, partials, m * n, cut.splits, into);
         }
+    }
+
+    /// dx [len] = or += the partial results of all splits, in their order.
+    pub(super) fn sum_dx_splits(
+        &self,
+        dx: Address,
+        partials: Address,
+        len: usize,
+        splits: usize,
+        into: Into,
+    ) {
+        let (elements, add) = (len as u64, (into == Into::Add).into());
+        let args = [dx.into(), partials.into(), elements.into(), splits.into(), add];
+        self.launch("linear_dx_sum", Shape::each(len / 8, 256), &args);
     }
 
     /// [`LinearOps::linear_dw`] on rows anywhere.
@@ -270,7 +290,8 @@ impl Gpu {
         }
         let dy_seen = Matrix { at: dy.at, rows: k, columns: m, stride: dy.stride };
         let (x_seen, sums) = (Matrix::dense(x, k, n), Sums { dw, db, m, n });
-        if let Some(cut) = self.hopper_cut(&Product::summed(m, n, k), &[dy_seen, x_seen]) {
+        let product = Product::summed(m, n, k, self.is_deterministic());
+        if let Some(cut) = self.hopper_cut(&product, &[dy_seen, x_seen]) {
             return self.hopper_dw(cut, sums, dy_seen, x_seen);
         }
         let cut = self.cut(m, n, k, true);
@@ -381,6 +402,19 @@ impl LinearOps for Gpu {
         self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
     }
 
+    fn linear_gate(
+        &self,
+        y: &mut Tensor<bf16>,
+        pre: &mut Tensor<bf16>,
+        x: &Tensor<bf16>,
+        params: &Tensor<bf16>,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        self.launch_gate(y, pre, Given { from: x, params, at, activation, rows });
+    }
+
     fn linear_dx(
         &self,
         dx: &mut Tensor<bf16>,
@@ -431,6 +465,19 @@ impl LinearOps for Gpu {
         }
         let kernels = ["linear_dx_act_large", "linear_dx_act_medium", "linear_dx_act_small"];
         self.multiply(kernels, self.cut(m, n, k, false), m, n, &args);
+    }
+
+    fn linear_dx_gate(
+        &self,
+        dpre: &mut Tensor<bf16>,
+        dy: &Tensor<bf16>,
+        pre: &Tensor<bf16>,
+        params: &Tensor<bf16>,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        self.launch_dx_gate(dpre, pre, Given { from: dy, params, at, activation, rows });
     }
 
     fn linear_dw(
