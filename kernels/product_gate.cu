@@ -6,9 +6,8 @@
 // starts from pre as rounded, dpre from d in f32.
 //
 // Floor: as the products' own, in operations. Bytes, 65,536 tokens, 768 → 2 × 1,152 and back
-// (ModernBERT): 0.56 and 0.70 GB, 0.13 and 0.16 ms at 4.3 TB/s, where apart the product and the gate
-// moved 0.86 and 1.01 GB, and the gates took 111 and 179 µs of which nothing else was done
-// (predicted). Unmeasured on a GPU.
+// (ModernBERT): 0.56 and 0.71 GB, 0.13 and 0.16 ms at 4.3 TB/s. Apart, product and gate would move
+// 0.86 and 1.01 GB, and nothing multiply during the gate. Unmeasured on a GPU; predictions: LOG.md.
 //
 // How it works. product.cuh multiplies. Forward, the panel of W has both rows of each pair: of the
 // columns that a warp makes, the second half are the partners of the first (`PAIRED`), so its pass

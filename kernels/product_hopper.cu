@@ -3,17 +3,17 @@
 //
 //   y [N, n_out] = x Wᵀ + b            linear; linear_act: pre = that, y = act(pre)
 //   pre [N, 2 F] = x Wᵀ + b, y [N, F] = act(pre[:, ..F]) ∘ pre[:, F..]   linear_gate
-// The same results as product.cu, which says the maths, has the naive twins and serves all other
-// chips; product_hopper_backward.cu has the gradients.
+// The same results as product.cu and product_gate.cu, which say the maths, have the naive twins and
+// serve all other chips; product_hopper_backward.cu has the gradients.
 //
-// Floor, at 790 TFLOP/s and 4.3 TB/s: as in product.cu; here it can be reached, since wgmma takes
-// both operands from shared memory at the tensor cores' full rate. Unmeasured on a GPU; registers,
-// waves and predicted times, shape by shape: LOG.md.
+// Floor, at 790 TFLOP/s and 4.3 TB/s: as there; here it can be reached, since wgmma takes both
+// operands from shared memory at the tensor cores' full rate. Unmeasured on a GPU; registers, waves
+// and predicted times, shape by shape: LOG.md.
 //
 // Read product_hopper.cuh from its end (`run`), then product_hopper_out.cuh.
 //
 // Limits: n_in is a multiple of 8, and all rows start on multiples of 16 bytes, as TMA wants; the
-// other extents are any.
+// other extents are any; F is a multiple of 8.
 #include "product_hopper.cuh"
 
 namespace {

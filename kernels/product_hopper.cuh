@@ -60,7 +60,7 @@ using Coop128x256 = Tile<Form::COOPERATIVE, 128, 256, 4, 2>;
 using Coop256x128 = Tile<Form::COOPERATIVE, 256, 128, 4, 2>;
 using Ping128x192 = Tile<Form::PING_PONG, 128, 192, 4, 4>;
 using Ping128x128 = Tile<Form::PING_PONG, 128, 128, 5, 4>;
-// For widths that are multiples of 1,600; results without an activation only.
+// For widths of 1,600; results without an activation only.
 using Coop256x160 = Tile<Form::COOPERATIVE, 256, 160, 3, 4>;
 
 // ------------------------------------------------------------------ operands in shared memory
@@ -87,8 +87,8 @@ struct Panel {
         }
     }
 
-    // The panel at (outer, k): `load(bytes into the panel, x, y)` fetches a box, of [OUTER, 64 k] or
-    // of [64 k, WIDTH outer].
+    // The panel at (outer, k): `load(bytes into the panel, x, y)` fetches a box, of [OUTER, 64 k]
+    // or of [64 k, WIDTH outer].
     template <class Load>
     __device__ __forceinline__ static void fetch(int outer, int k, Load load) {
         if constexpr (MAJOR == Major::K) {
@@ -100,8 +100,8 @@ struct Panel {
         }
     }
 
-    // Half 0 or 1 of it: OUTER / 2 rows, of which the second half begins `apart` after the first, or
-    // 32 k of each box.
+    // Half 0 or 1 of it: OUTER / 2 rows, of which the second half begins `apart` after the first,
+    // or 32 k of each box.
     template <class Load>
     __device__ __forceinline__ static void fetch_half(int half, int outer, int apart, int k,
                                                       Load load) {
@@ -128,8 +128,8 @@ struct Neighbours {
     }
 };
 
-// N / 2 from n / 2 on, and the N / 2 that lie `distance` after them: of c [M, 2 distance] a tile has
-// both that belong together, and a thread holds them in accumulators N / 4 apart.
+// N / 2 from n / 2 on, and the N / 2 that lie `distance` after them: of c [M, 2 distance] a tile
+// has both that belong together, and a thread holds them in accumulators N / 4 apart.
 struct Pairs {
     int distance;
 

@@ -4,14 +4,15 @@
 //   dx [N, n_in] = or += dy W          linear_dx; linear_dx_act: (dy W) ∘ act'(pre)
 //   dpre [N, 2 F] = d ∘ [g ∘ act'(a), act(a)], d = dy W, [a, g] = pre   linear_dx_gate, F = n_in
 //   dW [n_out, n_in] += dyᵀ x, db += Σ dy over rows   linear_dw
-// The same results as product.cu, whose sums of partial results serve here too.
+// The same results as product.cu and product_gate.cu; the former's sums of partial results serve
+// here too.
 //
 // No operand is transposed in memory: where k is not contiguous, wgmma reads the panel as TMA left
 // it. dW over 65,536 rows is few tiles and long sums, so k is split over blocks in whole waves;
 // each writes partial results that linear_dw_sum adds in the order of the splits. Without a split
 // TMA adds to dW where it lies, in the L2 (`red`: sums that are subnormal become zero); so it does
-// with one where a run need not repeat to the bit (`train.deterministic`). dx is split where rows are few and k is
-// a vocabulary.
+// with one where a run need not repeat to the bit (`train.deterministic`). dx is split where rows
+// are few and k is a vocabulary.
 //
 // The bias gradient takes the producer's idle warps: two of them add up the panels of dy that pass
 // by, in the tiles of the first column. It costs shared memory's time, 16 KB a step in a sixth of

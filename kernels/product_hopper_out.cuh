@@ -71,7 +71,8 @@ public:
         return slot(taken++);
     }
 
-    // Starts to fill the slot `ahead` of the next, as Out wants it; all that was sent has been read.
+    // Starts to fill the slot `ahead` of the next, as Out wants it; all that was sent has been
+    // read.
     template <class Out>
     __device__ __forceinline__ void fetch(uint32_t ahead, const CUtensorMap* from, int x, int y) {
         constexpr int BYTES = Out::MATRICES * 16 * Out::COLUMNS * int(sizeof(bf16));
@@ -153,9 +154,9 @@ __device__ __forceinline__ void read_strip(float (&values)[8], const unsigned ch
 
 // ------------------------------------------------------------------ epilogues
 // COLUMNS of a piece, of which EACH takes so many of c's. beside(): what `fetch` brings into the
-// slots first, or null, and how many MATRICES that is. For each piece open() gives its slot, or two;
-// for each strip of it load(column) reads what is needed beside the values, one strip ahead, and
-// put() writes the slot; then close() sends it.
+// slots first, or null, and how many MATRICES that is. For each piece open() gives its slot, or
+// two; for each strip of it load(column) reads what is needed beside the values, one strip ahead,
+// and put() writes the slot; then close() sends it.
 
 struct Nothing {};
 

@@ -143,8 +143,8 @@ pub struct TrainConfig {
     /// On a GPU from sm_90 on, let a kernel's blocks take their places before the kernel before it
     /// has ended. Off until it has been measured.
     pub overlap: bool,
-    /// Same seed, same bits. Without it, on an H100 or H200, shares of weight gradients are added as
-    /// they come, not in their order: faster, and a run does not repeat exactly.
+    /// Same seed, same bits. Without it, on an H100 or H200, shares of weight gradients are added
+    /// as they come, not in their order: faster, and a run does not repeat exactly.
     pub deterministic: bool,
 }
 

@@ -83,8 +83,8 @@ pub trait LinearOps: Memory {
         rows: usize,
     );
 
-    /// dpre [N, 2F] = [d ∘ g ∘ act'(a), d ∘ act(a)] with d [N, F] = dy [N, n_out] W and [a, g] = pre
-    /// [N, 2F], where act(a) ∘ g was the input; W [n_out, F]
+    /// dpre [N, 2F] = [d ∘ g ∘ act'(a), d ∘ act(a)] with d [N, F] = dy [N, n_out] W and
+    /// [a, g] = pre [N, 2F], where act(a) ∘ g was the input; W [n_out, F]
     #[allow(clippy::too_many_arguments)]
     fn linear_dx_gate(
         &self,
