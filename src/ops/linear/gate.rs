@@ -32,14 +32,15 @@ impl Gpu {
 
     /// [m, 2F] seen as [2, m, F]: a box has both halves of its columns.
     fn halves_map(&self, pre: Matrix) -> Arg {
-        let (half, row) = (pre.columns as u64, pre.stride as u64 * 2);
+        let inner = pre.columns / 2;
+        let bytes = |elements: usize| (elements * size_of::<bf16>()) as u64;
         let map = self.tensor_map(&TileShape {
             base: pre.at,
             element_bytes: 2,
-            dims: &[half / 2, pre.rows as u64, 2],
-            strides: &[row, half],
+            dims: &[inner as u64, pre.rows as u64, 2],
+            strides: &[bytes(pre.stride), bytes(inner)],
             tile: &[PIECE_COLUMNS as u32, PIECE_ROWS as u32, 2],
-            swizzle: PIECE_COLUMNS as u32 * 2,
+            swizzle: bytes(PIECE_COLUMNS) as u32,
         });
         map.into()
     }
