@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use warpwright::device::cpu::Cpu;
-use warpwright::ops::activation::{Activation, ActivationOps};
+use warpwright::ops::activation::Activation;
 use warpwright::ops::attention::{Attended, Attention, AttentionOps, Packed};
 use warpwright::ops::dropout::DropoutOps;
 use warpwright::ops::embed::{Embed, EmbedOps, Tokens};
@@ -145,18 +145,23 @@ fn norm(c: &mut Criterion) {
     group.finish();
 }
 
-fn activation(c: &mut Criterion) {
+/// The products around a gate.
+fn gate(c: &mut Criterion) {
     let dev = CPU();
-    let (pre, dy) = (random(N * 2 * F), random(N * F));
-    let (mut y, mut dpre) = (vec![0.0; N * F], vec![0.0; N * 2 * F]);
-    let mut group = c.benchmark_group("activation");
-    group.throughput(Throughput::Elements((N * F) as u64));
+    let (params, x, dy) = (random(C * 2 * F), random(N * C), random(N * C));
+    let (mut y, mut pre) = (vec![0.0; N * F], vec![0.0; N * 2 * F]);
+    let mut dpre = vec![0.0; N * 2 * F];
+    let up = Linear { weight: span(0, C * 2 * F), bias: None, n_in: C, n_out: 2 * F };
+    let down = Linear { weight: span(0, F * C), bias: None, n_in: F, n_out: C };
+    let mut group = c.benchmark_group("gate");
     for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
-        group.bench_function(format!("gate/{activation:?}/forward"), |b| {
-            b.iter(|| dev.gate(&mut y, &pre, activation, F, N))
+        group.throughput(Throughput::Elements((4 * N * C * F) as u64));
+        group.bench_function(format!("{activation:?}/forward"), |b| {
+            b.iter(|| dev.linear_gate(&mut y, &mut pre, &x, &params, &up, activation, N))
         });
-        group.bench_function(format!("gate/{activation:?}/backward"), |b| {
-            b.iter(|| dev.gate_backward(&mut dpre, &dy, &pre, activation, F, N))
+        group.throughput(Throughput::Elements((2 * N * C * F) as u64));
+        group.bench_function(format!("{activation:?}/dx"), |b| {
+            b.iter(|| dev.linear_dx_gate(&mut dpre, &dy, &pre, &params, &down, activation, N))
         });
     }
     group.finish();
@@ -281,7 +286,7 @@ fn reduce(c: &mut Criterion) {
 criterion_group! {
     name = families;
     config = Criterion::default().sample_size(10);
-    targets = linear, attention, norm, activation, embed, loss, optimizer, rope, gather, dropout,
+    targets = linear, gate, attention, norm, embed, loss, optimizer, rope, gather, dropout,
         reduce
 }
 criterion_main!(families);

@@ -34,33 +34,7 @@ using namespace product;
 
 constexpr int THREADS = 256;  // of the kernels that do not multiply by tiles
 
-__device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
-
 // ------------------------------------------------------------------ where results go
-
-struct Nothing {};
-
-// + b, rounded.
-struct Biased {
-    float bias[8];
-
-    __device__ __forceinline__ Biased(const bf16* b, int column, int columns) : bias{} {
-        if (b == nullptr || column >= columns) return;
-        if (column + 8 <= columns) {
-            Vec8::load(b + column).to_float(bias);
-        } else {
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                if (column + e < columns) bias[e] = widen(b[column + e]);
-        }
-    }
-
-    __device__ __forceinline__ Vec8 rounded(float (&values)[8]) const {
-#pragma unroll
-        for (int e = 0; e < 8; e++) values[e] += bias[e];
-        return Vec8::from_float(values);
-    }
-};
 
 // y = c + b
 struct LinearOut {
@@ -412,25 +386,6 @@ EXPORT_KERNEL(linear_dw_sum, linear_dw_sum)
 
 // ------------------------------------------------------------------ naive twins
 // One thread a result. Rows of y and dy are `stride` apart.
-
-namespace {
-
-// This thread's element of [m, n]; false beyond the last.
-__device__ __forceinline__ bool my_element(int m, int n, int& row, int& column) {
-    const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    row = int(i / n), column = int(i % n);
-    return row < m;
-}
-
-// Σ over i < count of a[i a_step] b[i b_step]
-__device__ __forceinline__ float dot(const bf16* a, size_t a_step, const bf16* b, size_t b_step,
-                                     int count) {
-    float sum = 0;
-    for (int i = 0; i < count; i++) sum += widen(a[i * a_step]) * widen(b[i * b_step]);
-    return sum;
-}
-
-}  // namespace
 
 extern "C" __global__ void linear_naive(bf16* y, const bf16* x, const bf16* w, const bf16* b,
                                         int rows, int n_out, int n_in, int stride) {

@@ -16,13 +16,16 @@
 
 namespace product {
 
+__device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
+
 enum class Major { K, OUTER };
 
 // A matrix in global memory. Rows of memory start on 16 bytes: `stride` is a multiple of 8.
 struct Operand {
     const bf16* gmem;
-    size_t stride;  // elements from row to row of memory
-    int outer;      // extent of its own index
+    size_t stride;    // elements from row to row of memory
+    int outer;        // extent of its own index
+    int partner = 0;  // of a paired panel: rows from the first of a pair to the second
 };
 
 // How a tile of c is shared out. BLOCKS of them are resident on a multiprocessor.
@@ -44,7 +47,10 @@ using Small = Tile<64, 64, 2, 2, 4>;
 // at its place XOR a number that its row gives, so that eight rows of one column, which is what
 // ldmatrix reads at once, lie in different banks: rows of 64 bytes repeat the banks every two rows,
 // rows of 128 bytes and more in each.
-template <Major MAJOR, int OUTER>
+//
+// PAIRED, a k-major panel's rows are pairs: of each PAIRED of them the second half are the partners
+// of the first, and the panel at `outer` begins with row outer / 2 of the operand.
+template <Major MAJOR, int OUTER, int PAIRED = 0>
 struct Panel {
     static constexpr int K = 32, BYTES = OUTER * K * int(sizeof(bf16));
     static constexpr int ROWS = MAJOR == Major::K ? OUTER : K;
@@ -69,6 +75,19 @@ struct Panel {
         const int rows = MAJOR == Major::K ? operand.outer : k_end;
         const int columns = MAJOR == Major::K ? k_end : operand.outer;
         const int bytes = max(0, min(8, columns - column)) * int(sizeof(bf16));
+        if constexpr (PAIRED > 0) {
+            constexpr int HALF = PAIRED / 2;
+#pragma unroll
+            for (int i = 0; i < ROWS / ROWS_AT_ONCE; i++) {
+                const int row = first + i * ROWS_AT_ONCE;
+                const int pair = outer / 2 + row / PAIRED * HALF + row % HALF;
+                const int from = pair + (row / HALF % 2 ? operand.partner : 0);
+                ptx::cp_async16(panel_smem + offset(row, chunk),
+                                operand.gmem + from * operand.stride + column,
+                                from < rows ? bytes : 0);
+            }
+            return;
+        }
         // Where nothing is read, the address does not matter.
         const bf16* from_gmem = operand.gmem + size_t(first_row) * operand.stride + column;
         const size_t step = ROWS_AT_ONCE * operand.stride;
@@ -165,10 +184,10 @@ struct NoRowSums {
 
 // The main loop of one block. Copies run STAGES - 1 panels ahead, fragments one product ahead:
 // those of the next 16 k are loaded before the products of these, across the barrier too.
-template <class T, Major A, Major B>
+template <class T, Major A, Major B, int PAIRED = 0>
 class Multiply {
     using PanelA = Panel<A, T::M>;
-    using PanelB = Panel<B, T::N>;
+    using PanelB = Panel<B, T::N, PAIRED>;
     static constexpr int STAGE_BYTES = PanelA::BYTES + PanelB::BYTES;
     static constexpr int KK = T::K / 16;
     static_assert(SHARED_BYTES<T> == T::STAGES * STAGE_BYTES, "panels and nothing else");
@@ -257,21 +276,43 @@ private:
     }
 };
 
+// The first of the eight columns that the calling lane hands out.
+template <class T, int EACH = 1>
+__device__ __forceinline__ int column_of_lane(const Place& place) {
+    constexpr int WIDTH = T::WARP_N / EACH;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return place.n / EACH + warp % T::WARPS_N * WIDTH + lane % (WIDTH / 8) * 8;
+}
+
+// The second four first, where `swap`.
+__device__ __forceinline__ void load_eight(float (&values)[8], const float* from_smem, int swap) {
+    float first[4], second[4];
+    Vec4f::load(from_smem + 4 * swap).to_float(first);
+    Vec4f::load(from_smem + 4 - 4 * swap).to_float(second);
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        values[e] = swap ? second[e] : first[e];
+        values[4 + e] = swap ? first[e] : second[e];
+    }
+}
+
 // Hands a warp's results to `out`, eight neighbouring columns of a row at a time: registers hold
 // them in pairs, so they go through the warp's own part of shared memory. For each eight that
 // exist, out.fetch(row, column) reads what is needed beside them, one turn ahead, and
-// out.store(row, column, values, fetched) does the rest.
-template <class T, class Out>
+// out.store(row, column, values, fetched) does the rest. Of a paired panel (EACH 2) n counts pairs
+// of columns, and store() gets the eight of the first half and the eight of the second.
+template <class T, int EACH = 1, class Out>
 __device__ __forceinline__ void store_results(const Results<T>& c, const Place& place, int m, int n,
                                               unsigned char* smem, const Out& out) {
-    constexpr int STRIDE = PASS_STRIDE<T>, LANES = T::WARP_N / 8, TURN_ROWS = 32 / LANES;
+    constexpr int LANES = T::WARP_N / EACH / 8, TURN_ROWS = 32 / LANES;
+    constexpr int STRIDE = PASS_STRIDE<T>;
     constexpr int TURNS = PASS_ROWS / TURN_ROWS;
     static_assert(T::THREADS / 32 * PASS_ROWS * STRIDE * 4 <= SHARED_BYTES<T>, "room for all");
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float* pass_smem = reinterpret_cast<float*>(smem) + warp * PASS_ROWS * STRIDE;
     const int first_row = place.m + warp / T::WARPS_N * T::WARP_M + lane / LANES;
     const int in_pass = lane % LANES * 8;
-    const int column = place.n + warp % T::WARPS_N * T::WARP_N + in_pass;
+    const int column = column_of_lane<T, EACH>(place);
     // Lanes 4 to 7 of eight read their two halves in the other order, and all banks are busy.
     const int swap = lane / 4 % 2;
 
@@ -303,25 +344,57 @@ __device__ __forceinline__ void store_results(const Results<T>& c, const Place& 
                 next = out.fetch(row + TURN_ROWS, column);
             const float* from_smem =
                 pass_smem + (turn * TURN_ROWS + lane / LANES) * STRIDE + in_pass;
-            float first[4], second[4];
-            Vec4f::load(from_smem + 4 * swap).to_float(first);
-            Vec4f::load(from_smem + 4 - 4 * swap).to_float(second);
-            float values[8];
+            float values[EACH][8];
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                values[e] = swap ? second[e] : first[e];
-                values[4 + e] = swap ? first[e] : second[e];
-            }
-            out.store(row, column, values, fetched);
+            for (int half = 0; half < EACH; half++)
+                load_eight(values[half], from_smem + half * (T::WARP_N / 2), swap);
+            if constexpr (EACH == 1) out.store(row, column, values[0], fetched);
+            else out.store(row, column, values[0], values[1], fetched);
         }
     }
 }
 
-// The first of the eight columns that the calling lane hands out.
-template <class T>
-__device__ __forceinline__ int column_of_lane(const Place& place) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return place.n + warp % T::WARPS_N * T::WARP_N + lane % (T::WARP_N / 8) * 8;
+// ------------------------------------------------------------------ epilogues
+
+struct Nothing {};
+
+// + b, rounded.
+struct Biased {
+    float bias[8];
+
+    __device__ __forceinline__ Biased(const bf16* b, int column, int columns) : bias{} {
+        if (b == nullptr || column >= columns) return;
+        if (column + 8 <= columns) {
+            Vec8::load(b + column).to_float(bias);
+        } else {
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                if (column + e < columns) bias[e] = widen(b[column + e]);
+        }
+    }
+
+    __device__ __forceinline__ Vec8 rounded(float (&values)[8]) const {
+#pragma unroll
+        for (int e = 0; e < 8; e++) values[e] += bias[e];
+        return Vec8::from_float(values);
+    }
+};
+
+// ------------------------------------------------------------------ naive twins
+
+// This thread's element of [m, n]; false beyond the last.
+__device__ __forceinline__ bool my_element(int m, int n, int& row, int& column) {
+    const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    row = int(i / n), column = int(i % n);
+    return row < m;
+}
+
+// Σ over i < count of a[i a_step] b[i b_step]
+__device__ __forceinline__ float dot(const bf16* a, size_t a_step, const bf16* b, size_t b_step,
+                                     int count) {
+    float sum = 0;
+    for (int i = 0; i < count; i++) sum += widen(a[i * a_step]) * widen(b[i * b_step]);
+    return sum;
 }
 
 }  // namespace product

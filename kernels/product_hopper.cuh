@@ -51,7 +51,7 @@ struct Tile {
     static constexpr int STAGES_BYTES = STAGES * STAGE_BYTES;
     static constexpr int SLOTS_BYTES = CONSUMER_WARPS * SLOTS * SLOT_BYTES;
     static constexpr int BARRIERS = 2 * STAGES + CONSUMER_WARPS * SLOTS;
-    static_assert(GROUP_M % 64 == 0 && N % 64 == 0, "whole products");
+    static_assert(GROUP_M % 64 == 0 && N % 32 == 0, "whole products");
     static_assert(STAGES_BYTES + SLOTS_BYTES + BARRIERS * 8 <= 227 * 1024, "fits the block");
 };
 
@@ -60,52 +60,86 @@ using Coop128x256 = Tile<Form::COOPERATIVE, 128, 256, 4, 2>;
 using Coop256x128 = Tile<Form::COOPERATIVE, 256, 128, 4, 2>;
 using Ping128x192 = Tile<Form::PING_PONG, 128, 192, 4, 4>;
 using Ping128x128 = Tile<Form::PING_PONG, 128, 128, 5, 4>;
+// For widths of 1,600; results without an activation only.
+using Coop256x160 = Tile<Form::COOPERATIVE, 256, 160, 3, 4>;
 
 // ------------------------------------------------------------------ operands in shared memory
 
-// A panel of an operand, as TMA writes it: rows of 128 bytes whose 16-byte chunks are permuted by
-// the row's number, so that eight rows of one column of chunks meet all banks.
-//   k-major      [outer, 64 k]
-//   outer-major  boxes of [64 k, 64 outer], one after another
-template <Major MAJOR>
+// A panel [OUTER, 64 k] of an operand, as TMA writes it: rows whose 16-byte chunks are permuted by
+// their place among 128 bytes, so that eight rows of one column of chunks meet all banks.
+//   k-major      rows of 64 k
+//   outer-major  boxes of [64 k, WIDTH outer], one after another; 32 wide where 64 do not fit
+template <Major MAJOR, int OUTER>
 struct Panel {
-    static constexpr int BOX_BYTES = 64 * ROW_BYTES;
+    static constexpr int WIDTH = MAJOR == Major::K || OUTER % 64 == 0 ? 64 : 32;
+    static constexpr int ROW = WIDTH * 2, BOX_BYTES = 64 * ROW;  // bytes
 
     // What wgmma reads: from `outer`, a multiple of 64, 16 k from 16 kk.
     __device__ __forceinline__ static uint64_t descriptor(uint32_t panel_smem, int outer, int kk) {
-        constexpr int EIGHT_ROWS = 8 * ROW_BYTES;
+        constexpr int EIGHT_ROWS = 8 * ROW;
+        constexpr auto SWIZZLE = WIDTH == 64 ? ptx::Swizzle::B128 : ptx::Swizzle::B64;
         if constexpr (MAJOR == Major::K) {
-            return ptx::matrix_descriptor(panel_smem + outer * ROW_BYTES + kk * 32, 16, EIGHT_ROWS,
-                                          ptx::Swizzle::B128);
+            return ptx::matrix_descriptor(panel_smem + outer * ROW + kk * 32, 16, EIGHT_ROWS,
+                                          SWIZZLE);
         } else {
-            return ptx::matrix_descriptor(
-                panel_smem + outer / 64 * BOX_BYTES + kk * 16 * ROW_BYTES, BOX_BYTES, EIGHT_ROWS,
-                ptx::Swizzle::B128);
+            return ptx::matrix_descriptor(panel_smem + outer / WIDTH * BOX_BYTES + kk * 16 * ROW,
+                                          BOX_BYTES, EIGHT_ROWS, SWIZZLE);
         }
     }
 
-    // Panel [M, 64 k] at (outer, k): `load(bytes into the panel, x, y)` fetches a box. Boxes are
-    // of [M, 64 k], or of [64 k, 64 outer].
-    template <int M, class Load>
+    // The panel at (outer, k): `load(bytes into the panel, x, y)` fetches a box, of [OUTER, 64 k]
+    // or of [64 k, WIDTH outer].
+    template <class Load>
     __device__ __forceinline__ static void fetch(int outer, int k, Load load) {
         if constexpr (MAJOR == Major::K) {
             load(0, k, outer);
         } else {
 #pragma unroll
-            for (int box = 0; box < M / 64; box++) load(box * BOX_BYTES, outer + box * 64, k);
+            for (int box = 0; box < OUTER / WIDTH; box++)
+                load(box * BOX_BYTES, outer + box * WIDTH, k);
         }
     }
 
-    // Half 0 or 1 of panel [N, 64 k]: N / 2 rows, or 32 k of each box.
-    template <int N, class Load>
-    __device__ __forceinline__ static void fetch_half(int half, int outer, int k, Load load) {
+    // Half 0 or 1 of it: OUTER / 2 rows, of which the second half begins `apart` after the first,
+    // or 32 k of each box.
+    template <class Load>
+    __device__ __forceinline__ static void fetch_half(int half, int outer, int apart, int k,
+                                                      Load load) {
         if constexpr (MAJOR == Major::K) {
-            load(half * (N / 2) * ROW_BYTES, k, outer + half * (N / 2));
+            load(half * (OUTER / 2) * ROW, k, outer + half * apart);
         } else {
-#pragma unroll
-            for (int box = 0; box < N / 64; box++)
-                load(box * BOX_BYTES + half * 32 * ROW_BYTES, outer + box * 64, k + half * 32);
+            // The producer has 24 registers, which five boxes at once would not leave.
+#pragma unroll(WIDTH == 64 ? OUTER / 64 : 1)
+            for (int box = 0; box < OUTER / WIDTH; box++)
+                load(box * BOX_BYTES + half * 32 * ROW, outer + box * WIDTH, k + half * 32);
         }
+    }
+};
+
+// Which columns of b a tile [M, N] takes whose columns begin at n: N neighbours.
+struct Neighbours {
+    template <class T>
+    __device__ __forceinline__ static int first(int n) {
+        return n;
+    }
+    template <class T>
+    __device__ __forceinline__ static int apart() {
+        return T::N / 2;
+    }
+};
+
+// N / 2 from n / 2 on, and the N / 2 that lie `distance` after them: of c [M, 2 distance] a tile
+// has both that belong together, and a thread holds them in accumulators N / 4 apart.
+struct Pairs {
+    int distance;
+
+    template <class T>
+    __device__ __forceinline__ static int first(int n) {
+        return n / 2;
+    }
+    template <class T>
+    __device__ __forceinline__ int apart() const {
+        return distance;
     }
 };
 
@@ -231,9 +265,10 @@ constexpr int SHARED_BYTES = T::STAGES_BYTES + T::SLOTS_BYTES + T::BARRIERS * 8;
 // ------------------------------------------------------------------ the producer
 
 // One thread: fills stage after stage as they become free.
-template <class T, Major A, Major B>
+template <class T, Major A, Major B, class Columns>
 __device__ __forceinline__ void produce(const CUtensorMap* a, const CUtensorMap* b,
-                                        const Ring<T>& ring, const Schedule& schedule) {
+                                        const Ring<T>& ring, const Schedule& schedule,
+                                        const Columns& columns) {
     const bool alone = schedule.cluster == 1;
     const uint16_t both = 3;
     const int rank = alone ? 0 : ptx::cluster_rank();
@@ -247,15 +282,17 @@ __device__ __forceinline__ void produce(const CUtensorMap* a, const CUtensorMap*
             unsigned char *a_smem = ring.a_smem(at.stage), *b_smem = ring.b_smem(at.stage);
             ptx::mbarrier_wait(ring.empty(at.stage), at.parity ^ 1);
             ptx::mbarrier_arrive_expect_tx(full, T::STAGE_BYTES);
-            Panel<A>::template fetch<T::M>(work.m, k, [&](int to, int x, int y) {
+            Panel<A, T::M>::fetch(work.m, k, [&](int to, int x, int y) {
                 ptx::tma_load_2d(a_smem + to, a, full, x, y);
             });
             auto load_b = [&](int to, int x, int y) {
                 if (alone) ptx::tma_load_2d(b_smem + to, b, full, x, y);
                 else ptx::tma_load_2d_multicast(b_smem + to, b, full, both, x, y);
             };
-            Panel<B>::template fetch_half<T::N>(rank, work.n, k, load_b);
-            if (alone) Panel<B>::template fetch_half<T::N>(1, work.n, k, load_b);
+            const int n = columns.template first<T>(work.n);
+            const int apart = columns.template apart<T>();
+            Panel<B, T::N>::fetch_half(rank, n, apart, k, load_b);
+            if (alone) Panel<B, T::N>::fetch_half(1, n, apart, k, load_b);
         }
     });
 }
@@ -295,11 +332,11 @@ __device__ __forceinline__ void multiply(Results<T>& acc, const Ring<T>& ring,
         ptx::wgmma_fence();
 #pragma unroll
         for (int kk = 0; kk < T::K / 16; kk++) {
-            const uint64_t b = Panel<B>::descriptor(b_smem, 0, kk);
+            const uint64_t b = Panel<B, T::N>::descriptor(b_smem, 0, kk);
 #pragma unroll
             for (int block = 0; block < T::BLOCKS; block++)
                 ptx::wgmma_m64k16<T::N, A == Major::OUTER, B == Major::OUTER>(
-                    acc[block], Panel<A>::descriptor(a_smem, row + block * 64, kk), b,
+                    acc[block], Panel<A, T::M>::descriptor(a_smem, row + block * 64, kk), b,
                     (step | kk) != 0);
         }
         ptx::wgmma_commit();
@@ -332,7 +369,7 @@ __device__ __forceinline__ void consume(const Ring<T>& ring, const Schedule& sch
             return;
         }
         others = PING_PONG;
-        const Corner corner = {work.m + row + warp % 4 * 16, work.n, work.split};
+        const Corner corner = {work.m + row + warp % 4 * 16, work.n / Out::EACH, work.split};
         begin_results<T>(outlet, out, corner);
         Results<T> acc;
         turns.wait();
@@ -354,10 +391,10 @@ struct Nobody {
 };
 
 // A block, by all its threads. `others` are warps beside the producer that read stages too.
-template <class T, Major A, Major B, class Out, class Others = Nobody>
+template <class T, Major A, Major B, class Out, class Others = Nobody, class Columns = Neighbours>
 __device__ __forceinline__ void run(const CUtensorMap* a, const CUtensorMap* b,
                                     const Schedule& schedule, const Out& out,
-                                    const Others& others = {}) {
+                                    const Others& others = {}, const Columns& columns = {}) {
     DYNAMIC_SHARED(smem);
     const Ring<T> ring = {smem};
     const int warp = threadIdx.x / 32;
@@ -367,7 +404,7 @@ __device__ __forceinline__ void run(const CUtensorMap* a, const CUtensorMap* b,
     ptx::cluster_wait();
     if (warp < 4) {
         ptx::registers_decrease<Others::REGISTERS>();
-        if (threadIdx.x == 0) produce<T, A, B>(a, b, ring, schedule);
+        if (threadIdx.x == 0) produce<T, A, B>(a, b, ring, schedule, columns);
         if (warp > 0 && warp <= Others::WARPS) others.run(ring, schedule);
     } else {
         // What the block was launched with, 168 for each thread, is shared out anew.

@@ -7,6 +7,9 @@
 // an epilogue needs from global memory in the same places (a saved input, a gradient to add to)
 // comes into the slot by TMA first, SLOTS pieces ahead, and the result overwrites it there.
 //
+// A gate's input is two matrices side by side, [M, 2 F], that TMA sees as [2, M, F]: a box
+// [2, 16 rows, 32 columns] has what belongs together, in one slot, 64 bytes a row.
+//
 // Rows and columns beyond the results' ends are cut off by TMA.
 #pragma once
 #include <common.cuh>
@@ -68,13 +71,17 @@ public:
         return slot(taken++);
     }
 
-    // Starts to fill the slot `ahead` of the next; all that was sent has been read.
+    // Starts to fill the slot `ahead` of the next, as Out wants it; all that was sent has been
+    // read.
+    template <class Out>
     __device__ __forceinline__ void fetch(uint32_t ahead, const CUtensorMap* from, int x, int y) {
+        constexpr int BYTES = Out::MATRICES * 16 * Out::COLUMNS * int(sizeof(bf16));
         if (!leads()) return;
         const uint32_t piece = taken + ahead;
         ptx::bulk_wait_read<0>();
-        ptx::mbarrier_arrive_expect_tx(arrived(piece), SLOT_BYTES);
-        ptx::tma_load_2d(slot(piece), from, arrived(piece), x, y);
+        ptx::mbarrier_arrive_expect_tx(arrived(piece), BYTES);
+        if (Out::MATRICES == 1) ptx::tma_load_2d(slot(piece), from, arrived(piece), x, y);
+        else ptx::tma_load_3d(slot(piece), from, arrived(piece), x, y, 0);
     }
 
     // Sends what the warp wrote: one lane calls store().
@@ -93,11 +100,15 @@ public:
     }
 };
 
-// The lane's 16-byte chunk of a strip of bf16 in a slot, as ldmatrix and stmatrix take it: matrices
-// (rows 0-7, columns 0-7), (8-15, 0-7), (0-7, 8-15), (8-15, 8-15). That is the accumulators' order.
+// The lane's 16-byte chunk of a strip of bf16 in a slot with rows of COLUMNS, as ldmatrix and
+// stmatrix take it: matrices (rows 0-7, columns 0-7), (8-15, 0-7), (0-7, 8-15), (8-15, 8-15). That
+// is the accumulators' order. TMA swizzles a row within its own bytes, by its place among 128.
+template <int COLUMNS = 64>
 __device__ __forceinline__ uint32_t strip_of_slot(const unsigned char* slot_smem, int strip) {
+    constexpr int BYTES = COLUMNS * 2;
     const int row = threadIdx.x % 16, chunk = strip * 2 + threadIdx.x % 32 / 16;
-    return ptx::shared_address(slot_smem) + row * ROW_BYTES + (chunk ^ row % 8) * 16;
+    const int turn = row * BYTES / ROW_BYTES % (BYTES / 16);
+    return ptx::shared_address(slot_smem) + row * BYTES + (chunk ^ turn) * 16;
 }
 
 __device__ __forceinline__ float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
@@ -106,35 +117,57 @@ __device__ __forceinline__ float high_bf16(uint32_t pair) {
 }
 
 // values[4 j + 2 h + e]: row 8 h + lane / 4, column 8 j + 2 (lane % 4) + e of a strip.
+template <int COLUMNS = 64>
 __device__ __forceinline__ void write_strip(unsigned char* slot_smem, int strip,
                                             const float (&values)[8]) {
     uint32_t packed[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) packed[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
-    ptx::stmatrix_x4(strip_of_slot(slot_smem, strip), packed);
+    ptx::stmatrix_x4(strip_of_slot<COLUMNS>(slot_smem, strip), packed);
 }
 
+// The same, and values as rounded: what follows starts from them.
+template <int COLUMNS = 64>
+__device__ __forceinline__ void write_rounded(unsigned char* slot_smem, int strip,
+                                              float (&values)[8]) {
+    uint32_t packed[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        packed[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
+        values[2 * i] = low_bf16(packed[i]);
+        values[2 * i + 1] = high_bf16(packed[i]);
+    }
+    ptx::stmatrix_x4(strip_of_slot<COLUMNS>(slot_smem, strip), packed);
+}
+
+template <int COLUMNS>
 __device__ __forceinline__ void read_strip(float (&values)[8], const unsigned char* slot_smem,
                                            int strip) {
     uint32_t packed[4];
-    ptx::ldmatrix_x4(packed, strip_of_slot(slot_smem, strip));
+    ptx::ldmatrix_x4(packed, strip_of_slot<COLUMNS>(slot_smem, strip));
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        values[2 * i] = __uint_as_float(packed[i] << 16);
-        values[2 * i + 1] = __uint_as_float(packed[i] & 0xffff0000u);
+        values[2 * i] = low_bf16(packed[i]);
+        values[2 * i + 1] = high_bf16(packed[i]);
     }
 }
 
 // ------------------------------------------------------------------ epilogues
-// COLUMNS of a piece. beside(): what `fetch` brings into the slots first, or null. For each piece
-// open() gives its slot, or two; for each strip of it load(column) reads what is needed beside the
-// values, one strip ahead, and put() writes the slot; then close() sends it.
+// COLUMNS of a piece, of which EACH takes so many of c's. beside(): what `fetch` brings into the
+// slots first, or null, and how many MATRICES that is. For each piece open() gives its slot, or
+// two; for each strip of it load(column) reads what is needed beside the values, one strip ahead,
+// and put() writes the slot; then close() sends it.
 
 struct Nothing {};
 
-// Two neighbouring elements of a bias, in each of a strip's two halves.
+// Columns of bf16 in a piece of a tile: 128 bytes, or 64 where the tile is not whole pieces of 128.
+template <class T>
+constexpr int PIECE_COLUMNS = T::N % 64 == 0 ? 64 : 32;
+
+// Two neighbouring elements of a bias, in each of a strip's two halves; packed, as registers are
+// few.
 struct BiasPairs {
-    float low[2], high[2];
+    uint32_t packed[2];
 };
 
 struct Bias {
@@ -147,13 +180,10 @@ struct Bias {
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             const int at = column + 8 * j + threadIdx.x % 4 * 2;
-            if (at + 1 < columns) {
-                const uint32_t pair = *reinterpret_cast<const uint32_t*>(gmem + at);
-                pairs.low[j] = __uint_as_float(pair << 16);
-                pairs.high[j] = __uint_as_float(pair & 0xffff0000u);
-            } else if (at < columns) {
-                pairs.low[j] = __bfloat162float(gmem[at]);
-            }
+            if (at + 1 < columns)
+                pairs.packed[j] = *reinterpret_cast<const uint32_t*>(gmem + at);
+            else if (at < columns)
+                pairs.packed[j] = pack_bf16(__bfloat162float(gmem[at]), 0.0f);
         }
         return pairs;
     }
@@ -163,15 +193,16 @@ struct Bias {
         for (int j = 0; j < 2; j++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                values[4 * j + 2 * h] += pairs.low[j];
-                values[4 * j + 2 * h + 1] += pairs.high[j];
+                values[4 * j + 2 * h] += low_bf16(pairs.packed[j]);
+                values[4 * j + 2 * h + 1] += high_bf16(pairs.packed[j]);
             }
     }
 };
 
 // y = c + b
+template <int COLUMNS_>
 struct LinearOut {
-    static constexpr int COLUMNS = 64;
+    static constexpr int COLUMNS = COLUMNS_, EACH = 1, MATRICES = 1;
     const CUtensorMap* y;
     Bias bias;
 
@@ -184,7 +215,7 @@ struct LinearOut {
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         const BiasPairs& pairs) const {
         Bias::add(values, pairs);
-        write_strip(slot_smem, strip, values);
+        write_strip<COLUMNS>(slot_smem, strip, values);
     }
     template <class O>
     __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
@@ -195,7 +226,7 @@ struct LinearOut {
 
 // pre = c + b, y = act(pre): two slots a piece.
 struct ActivationOut {
-    static constexpr int COLUMNS = 64;
+    static constexpr int COLUMNS = 64, EACH = 1, MATRICES = 1;
     const CUtensorMap *y, *pre;
     Bias bias;
     int activation;
@@ -209,10 +240,7 @@ struct ActivationOut {
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         const BiasPairs& pairs) const {
         Bias::add(values, pairs);
-        write_strip(slot_smem, strip, values);
-        // What follows starts from the value as rounded.
-#pragma unroll
-        for (float& value : values) value = __bfloat162float(__float2bfloat16_rn(value));
+        write_rounded(slot_smem, strip, values);
         with_activation(activation, [&](auto act) {
 #pragma unroll
             for (float& value : values) value = act(value).value;
@@ -230,8 +258,9 @@ struct ActivationOut {
 };
 
 // dx = or += c
+template <int COLUMNS_>
 struct GradientOut {
-    static constexpr int COLUMNS = 64;
+    static constexpr int COLUMNS = COLUMNS_, EACH = 1, MATRICES = 1;
     const CUtensorMap* dx;
     bool add;
 
@@ -245,11 +274,11 @@ struct GradientOut {
                                         Nothing) const {
         if (add) {
             float before[8];
-            read_strip(before, slot_smem, strip);
+            read_strip<COLUMNS>(before, slot_smem, strip);
 #pragma unroll
             for (int i = 0; i < 8; i++) values[i] = before[i] + values[i];
         }
-        write_strip(slot_smem, strip, values);
+        write_strip<COLUMNS>(slot_smem, strip, values);
     }
     template <class O>
     __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
@@ -260,7 +289,7 @@ struct GradientOut {
 
 // dpre = c ∘ act'(pre)
 struct ActivationGradientOut {
-    static constexpr int COLUMNS = 64;
+    static constexpr int COLUMNS = 64, EACH = 1, MATRICES = 1;
     const CUtensorMap *dpre, *pre;
     int activation;
 
@@ -291,10 +320,93 @@ struct ActivationGradientOut {
     }
 };
 
-// f32: sums [splits, M, N] = c, or sums [1, M, N] += c. Each element is added to once, by TMA in
-// the L2, so nothing depends on an order.
+// Half of a slot, or of two: a piece of 32 columns of bf16.
+constexpr int HALF_SLOT = SLOT_BYTES / 2;
+
+// pre [M, 2 F] = c + b, y [M, F] = act(a) ∘ g, with [a, g] a row of pre: two slots a piece.
+struct GateOut {
+    static constexpr int COLUMNS = 32, EACH = 2, MATRICES = 2;
+    struct Biases {
+        BiasPairs a, g;
+    };
+    const CUtensorMap *y, *pre;
+    Bias bias;
+    int inner, activation;
+
+    __device__ __forceinline__ const CUtensorMap* beside() const { return nullptr; }
+    template <class O>
+    __device__ __forceinline__ unsigned char* open(O& outlet) const {
+        return outlet.template take<2>();
+    }
+    __device__ __forceinline__ Biases load(int column) const {
+        return {bias.load(column), bias.load(inner + column)};
+    }
+    __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&a)[8],
+                                        float (&g)[8], const Biases& biases) const {
+        Bias::add(a, biases.a);
+        Bias::add(g, biases.g);
+        write_rounded<COLUMNS>(slot_smem, strip, a);
+        write_rounded<COLUMNS>(slot_smem + HALF_SLOT, strip, g);
+        with_activation(activation, [&](auto act) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) g[i] *= act(a[i]).value;
+        });
+        write_strip<COLUMNS>(slot_smem + SLOT_BYTES, strip, g);
+    }
+    template <class O>
+    __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
+                                          int) const {
+        outlet.send([&] {
+            ptx::tma_store_3d(pre, slot_smem, x, row, 0);
+            ptx::tma_store_2d(y, slot_smem + SLOT_BYTES, x, row);
+        });
+    }
+};
+
+// The gradient of a gate's input, with d = c that of its output: da = d ∘ g ∘ act'(a),
+// dg = d ∘ act(a).
+struct GateGradientOut {
+    static constexpr int COLUMNS = 32, EACH = 1, MATRICES = 2;
+    const CUtensorMap *dpre, *pre;
+    int activation;
+
+    __device__ __forceinline__ const CUtensorMap* beside() const { return pre; }
+    template <class O>
+    __device__ __forceinline__ unsigned char* open(O& outlet) const {
+        return outlet.receive();
+    }
+    __device__ __forceinline__ Nothing load(int) const { return {}; }
+    __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
+                                        Nothing) const {
+        const uint32_t a_smem = strip_of_slot<COLUMNS>(slot_smem, strip);
+        const uint32_t g_smem = a_smem + HALF_SLOT;
+        uint32_t a[4], g[4];
+        ptx::ldmatrix_x4(a, a_smem);
+        ptx::ldmatrix_x4(g, g_smem);
+        with_activation(activation, [&](auto act) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const ActivationAt low = act(low_bf16(a[i])), high = act(high_bf16(a[i]));
+                const float d[2] = {values[2 * i], values[2 * i + 1]};
+                a[i] = pack_bf16(d[0] * low_bf16(g[i]) * low.slope,
+                                 d[1] * high_bf16(g[i]) * high.slope);
+                g[i] = pack_bf16(d[0] * low.value, d[1] * high.value);
+            }
+        });
+        ptx::stmatrix_x4(a_smem, a);
+        ptx::stmatrix_x4(g_smem, g);
+    }
+    template <class O>
+    __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
+                                          int) const {
+        outlet.send([&] { ptx::tma_store_3d(dpre, slot_smem, x, row, 0); });
+    }
+};
+
+// f32: sums [splits, M, N] = c, or sums [1, M, N] += c, by TMA in the L2. Without a split each
+// element is added to once, so nothing depends on an order; with one, the order is chance.
 struct SumOut {
-    static constexpr int COLUMNS = 32;
+    static constexpr int COLUMNS = 32, EACH = 1, MATRICES = 1;
     const CUtensorMap* sums;
     bool add;
 
@@ -322,7 +434,7 @@ struct SumOut {
     __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
                                           int split) const {
         outlet.send([&] {
-            if (add) ptx::tma_reduce_add_3d(sums, slot_smem, x, row, split);
+            if (add) ptx::tma_reduce_add_3d(sums, slot_smem, x, row, 0);
             else ptx::tma_store_3d(sums, slot_smem, x, row, split);
         });
     }
@@ -350,7 +462,8 @@ __device__ __forceinline__ void pick(float (&values)[8], const float (&acc)[BLOC
 // Where a warp's piece lies in global memory.
 template <class T, class Out>
 struct Piece {
-    static constexpr int A_BLOCK = T::N / Out::COLUMNS, COUNT = T::BLOCKS * A_BLOCK;
+    static constexpr int A_BLOCK = T::N / Out::EACH / Out::COLUMNS;
+    static constexpr int COUNT = T::BLOCKS * A_BLOCK;
     int x, row;
 
     __device__ __forceinline__ Piece(const Corner& corner, int piece)
@@ -364,7 +477,7 @@ __device__ __forceinline__ void begin_results(O& outlet, const Out& out, const C
     if (!out.beside()) return;
     for (int i = 0; i < min(T::SLOTS, Piece<T, Out>::COUNT); i++) {
         const Piece<T, Out> at(corner, i);
-        outlet.fetch(i, out.beside(), at.x, at.row);
+        outlet.template fetch<Out>(i, out.beside(), at.x, at.row);
     }
 }
 
@@ -373,6 +486,7 @@ template <class T, class O, class Out>
 __device__ __forceinline__ void store_results(const Results<T>& acc, O& outlet, const Out& out,
                                               const Corner& corner) {
     constexpr int STRIPS = Out::COLUMNS / STRIP, ALL = T::BLOCKS * T::N / STRIP;
+    constexpr int A_BLOCK = T::N / Out::EACH / STRIP;
     auto next = out.load(corner.column);
 #pragma unroll 1
     for (int piece = 0; piece < Piece<T, Out>::COUNT; piece++) {
@@ -382,15 +496,24 @@ __device__ __forceinline__ void store_results(const Results<T>& acc, O& outlet, 
         for (int strip = 0; strip < STRIPS; strip++) {
             const int number = piece * STRIPS + strip;
             const auto beside = next;
-            next = out.load(corner.column + (number + 1) % (T::N / STRIP) * STRIP);
+            next = out.load(corner.column + (number + 1) % A_BLOCK * STRIP);
             float values[8];
-            pick<0, ALL>(values, acc, number);
-            out.put(slot_smem, strip, values, beside);
+            if constexpr (Out::EACH == 1) {
+                pick<0, ALL>(values, acc, number);
+                out.put(slot_smem, strip, values, beside);
+            } else {
+                // A block's accumulators are those of the first of each pair, then of the second.
+                const int first = number + number / A_BLOCK * A_BLOCK;
+                float second[8];
+                pick<0, ALL>(values, acc, first);
+                pick<0, ALL>(second, acc, first + A_BLOCK);
+                out.put(slot_smem, strip, values, second, beside);
+            }
         }
         // The slot of the piece before has been read by now, or soon.
         if (out.beside() && piece > 0 && piece - 1 + T::SLOTS < Piece<T, Out>::COUNT) {
             const Piece<T, Out> later(corner, piece - 1 + T::SLOTS);
-            outlet.fetch(T::SLOTS - 2, out.beside(), later.x, later.row);
+            outlet.template fetch<Out>(T::SLOTS - 2, out.beside(), later.x, later.row);
         }
         out.close(outlet, slot_smem, at.x, at.row, corner.split);
     }

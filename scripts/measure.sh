@@ -87,6 +87,7 @@ steps() {
   if [ -n "$with_blas" ]; then
     bench "cublaslt-$name" step "$@" --tokens 65536 --budget 3 --gemm cublaslt
   fi
+  bench "any-order-$name" step "$@" --tokens 65536 --budget 3 --set train.deterministic=false
   if [ "$with_torch" = True ]; then
     part "compare-$name" "$limit" "$python" "$peers/gpu_compare.py" "$@" --tokens 65536 \
       --rounds "${ROUNDS:-3}" --program "$program" --json "$out/compare-$name.json"

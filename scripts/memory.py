@@ -261,11 +261,6 @@ def elements():
     yield Launch("dropout", f"{N:,} x 768", 4 * length, 4 * length, length // (2048 * vectors),
                  dead=TAIL)
     yield Launch("rope", f"{N:,} x 12 heads of 64", 8 * length, 8 * length, N * 6 * 4 // 256)
-    inner = N * 1152
-    for name in ("gelu", "gelu_tanh", "silu"):
-        shape = f"{N:,} x 1152"
-        yield Launch(f"gate_{name}", shape, 6 * inner, 6 * inner, inner // 2048)
-        yield Launch(f"gate_backward_{name}", shape, 10 * inner, 10 * inner, inner // 2048)
     masked = 9830 * 768
     shape = "9,830 x 768"
     yield Launch("act_backward_gelu", shape, 6 * masked, 6 * masked, masked // 2048,

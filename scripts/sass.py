@@ -27,7 +27,7 @@ COLUMNS = [
     ("stores of 16 B", r"STG\.E\.128|STG\.E\.\S*\.128"),
     ("other stores", r"STG\."),
     ("shared", r"(LDS|STS|ATOMS)\b"),
-    ("atomics", r"(ATOMG|RED|ATOM)\."),
+    ("atomics", r"(ATOMG|REDG?|ATOM)\."),
     ("MUFU", r"MUFU\."),
     ("local", r"(LDL|STL)\b"),
 ]

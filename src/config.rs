@@ -148,6 +148,9 @@ pub struct TrainConfig {
     /// On a GPU: whether products are cut as `bench gemm --tune` measured to be fastest. The run
     /// directory keeps the cuts.
     pub tuned: bool,
+    /// Same seed, same bits. Without it, on an H100 or H200, shares of weight gradients are added
+    /// as they come, not in their order: faster, and a run does not repeat exactly.
+    pub deterministic: bool,
 }
 
 impl Default for DataConfig {
@@ -183,6 +186,7 @@ impl Default for TrainConfig {
             overlap: false,
             gemm: Gemm::Auto,
             tuned: false,
+            deterministic: true,
         }
     }
 }

@@ -46,8 +46,8 @@ fn close(what: &str, got: f64, want: f64, share: f64) {
     assert!((got - want).abs() <= share * want, "{what}: {got:.3}, derived by hand {want:.3}");
 }
 
-const FORWARD: [&str; 2] = ["linear", "linear_act"];
-const INPUT_GRADIENT: [&str; 2] = ["linear_dx", "linear_dx_act"];
+const FORWARD: [&str; 3] = ["linear", "linear_act", "linear_gate"];
+const INPUT_GRADIENT: [&str; 3] = ["linear_dx", "linear_dx_act", "linear_dx_gate"];
 const NORMS: [&str; 3] = ["norm", "add_norm", "norm_backward"];
 const ARENAS: [&str; 3] = ["update", "judge", "zero_acc"];
 
@@ -115,10 +115,10 @@ fn model_flops_are_the_products_that_run_less_what_runs_twice() {
             let context = arch.context.min(300);
             let plan = plan(&arch, &input(1000, context, arch.causal));
             let of = |op: &str| sum(&plan, &[op]).0 * 1e12;
-            let products = ["linear", "linear_act", "linear_dx", "linear_dx_act", "linear_dw"];
+            let products = FORWARD.iter().chain(&INPUT_GRADIENT).chain(&["linear_dw"]);
             let sequences = 1000_usize.div_ceil(context);
             let logits = plan.rows * arch.vocab + if pair { 2 * sequences } else { 0 };
-            let want = products.iter().map(|op| of(op)).sum::<f64>()
+            let want = products.map(|op| of(op)).sum::<f64>()
                 + of("attention")
                 + of("attention_backward") * 4.0 / 5.0
                 + of("head_loss")

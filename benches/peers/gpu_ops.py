@@ -64,14 +64,28 @@ def products(row, device):
         kind = activation.get("approximate", "none")
         return torch.ops.aten.gelu_backward(d, pre, approximate=kind)
 
+    def gate(x):
+        a, g = F.linear(x, weight, bias).chunk(2, dim=-1)
+        return a, g, F.gelu(a, **activation) * g
+
+    def dx_gate(dy, pre):
+        d, (a, g) = dy @ weight, pre.chunk(2, dim=-1)
+        da = torch.ops.aten.gelu_backward(d * g, a, approximate=activation.get("approximate", "none"))
+        return da, d * F.gelu(a, **activation)
+
     def dw(dy, x):
         acc.add_(dy.t() @ x)
         return None if bias is None else dy.sum(0)
 
-    if op == "linear_act" and activation is None or op == "linear_dx_act" and activation is None:
+    if op.endswith(("_act", "_gate")) and activation is None:
         return {}
     if op in ("linear", "linear_act"):
         return {"PyTorch": (lambda: (random(device, rows, n_in),), forward)}
+    if op == "linear_gate":
+        return {"PyTorch": (lambda: (random(device, rows, n_in),), gate)}
+    if op == "linear_dx_gate":
+        make = lambda: (random(device, rows, n_out), random(device, rows, 2 * n_in))
+        return {"PyTorch": (make, dx_gate)}
     if op in ("linear_dx", "linear_dx_act"):
         make = lambda: (random(device, rows, n_out), random(device, rows, n_in))
         return {"PyTorch": (make, dx)}

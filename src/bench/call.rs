@@ -46,12 +46,22 @@ pub enum Call {
         rows: usize,
         activation: Activation,
     },
+    LinearGate {
+        at: Linear,
+        rows: usize,
+        activation: Activation,
+    },
     LinearDx {
         at: Linear,
         rows: usize,
         into: Into,
     },
     LinearDxAct {
+        at: Linear,
+        rows: usize,
+        activation: Activation,
+    },
+    LinearDxGate {
         at: Linear,
         rows: usize,
         activation: Activation,
@@ -79,16 +89,6 @@ pub enum Call {
     AttentionBackward {
         at: Attention,
         ends: Vec<i32>,
-    },
-    Gate {
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    },
-    GateBackward {
-        activation: Activation,
-        inner: usize,
-        rows: usize,
     },
     /// `count` rows out of `of`.
     Gather {
@@ -185,13 +185,14 @@ impl Call {
             Call::Norm { .. } | Call::AddNorm { .. } | Call::NormBackward { .. } => "norm",
             Call::Linear { .. }
             | Call::LinearAct { .. }
+            | Call::LinearGate { .. }
             | Call::LinearDx { .. }
             | Call::LinearDxAct { .. }
+            | Call::LinearDxGate { .. }
             | Call::LinearDw { .. }
             | Call::ActBackward { .. } => "linear",
             Call::Rope { .. } => "rope",
             Call::Attention { .. } | Call::AttentionBackward { .. } => "attention",
-            Call::Gate { .. } | Call::GateBackward { .. } => "activation",
             Call::Gather { .. } | Call::ScatterAdd { .. } => "gather",
             Call::Dropout { .. } => "dropout",
             Call::HeadLoss { .. } => "loss",
@@ -213,7 +214,9 @@ impl Call {
             Call::Linear { at, rows } | Call::LinearDw { at, rows } => linear(at, *rows),
             Call::LinearDx { at, rows, into } => linear(at, *rows) + added(*into),
             Call::LinearAct { at, rows, activation }
-            | Call::LinearDxAct { at, rows, activation } => {
+            | Call::LinearGate { at, rows, activation }
+            | Call::LinearDxAct { at, rows, activation }
+            | Call::LinearDxGate { at, rows, activation } => {
                 format!("{}, {activation:?}", linear(at, *rows))
             }
             Call::ActBackward { activation, len } => format!("{len}, {activation:?}"),
@@ -222,10 +225,6 @@ impl Call {
             }
             Call::Attention { at, ends } | Call::AttentionBackward { at, ends } => {
                 attention(at, ends)
-            }
-            Call::Gate { activation, inner, rows }
-            | Call::GateBackward { activation, inner, rows } => {
-                format!("{rows} × {inner}, {activation:?}")
             }
             Call::Gather { width, count, of } | Call::ScatterAdd { width, count, of } => {
                 format!("{count} of {of} × {width}")

@@ -24,11 +24,13 @@ pub fn product(call: &Call) -> Option<Product> {
         Some(Product { kind, rows, n_in, n_out, stride: n_out, alignment: ALIGNED, add })
     };
     match call {
-        Call::Linear { at, rows } | Call::LinearAct { at, rows, .. } => {
-            of(at, *rows, Kind::Y, false)
-        }
+        Call::Linear { at, rows }
+        | Call::LinearAct { at, rows, .. }
+        | Call::LinearGate { at, rows, .. } => of(at, *rows, Kind::Y, false),
         Call::LinearDx { at, rows, into } => of(at, *rows, Kind::Dx, *into == Into::Add),
-        Call::LinearDxAct { at, rows, .. } => of(at, *rows, Kind::Dx, false),
+        Call::LinearDxAct { at, rows, .. } | Call::LinearDxGate { at, rows, .. } => {
+            of(at, *rows, Kind::Dx, false)
+        }
         Call::LinearDw { at, rows } => of(at, *rows, Kind::Dw, true),
         _ => None,
     }

@@ -164,12 +164,8 @@ impl<'a, D: Fill> Source<'a, D> {
             Call::Mask { .. } => self.mask(call),
             Call::Judge { .. } | Call::Update { .. } | Call::Store { .. } => self.training(call),
             Call::ZeroX { .. } | Call::ZeroAcc { .. } => self.training(call),
-            Call::Gate { .. } | Call::GateBackward { .. } | Call::ActBackward { .. } => {
-                self.elementwise(call)
-            }
-            Call::Gather { .. } | Call::ScatterAdd { .. } | Call::Dropout { .. } => {
-                self.elementwise(call)
-            }
+            Call::Gather { .. } | Call::ScatterAdd { .. } => self.elementwise(call),
+            Call::ActBackward { .. } | Call::Dropout { .. } => self.elementwise(call),
             _ => self.linear(call),
         }
     }
@@ -238,6 +234,7 @@ impl<'a, D: Fill> Source<'a, D> {
         let (at, rows) = match call {
             Call::Linear { at, rows } | Call::LinearDw { at, rows } => (*at, *rows),
             Call::LinearAct { at, rows, .. } | Call::LinearDxAct { at, rows, .. } => (*at, *rows),
+            Call::LinearGate { at, rows, .. } | Call::LinearDxGate { at, rows, .. } => (*at, *rows),
             Call::LinearDx { at, rows, .. } => (*at, *rows),
             _ => unreachable!("sorted by `ready`"),
         };
@@ -266,6 +263,21 @@ impl<'a, D: Fill> Source<'a, D> {
                 Box::new(move |dev| {
                     let (dpre, dy) = (&mut narrow, &wide);
                     dev.linear_dx_act(dpre, dy, &pre, &params, &at, activation, rows);
+                })
+            }
+            Call::LinearGate { activation, .. } => {
+                let (mut y, mut pre) = (self.x(rows * at.n_out / 2), wide);
+                Box::new(move |dev| {
+                    let (y, pre) = (&mut y, &mut pre);
+                    dev.linear_gate(y, pre, &narrow, &params, &at, activation, rows);
+                })
+            }
+            Call::LinearDxGate { activation, .. } => {
+                let len = 2 * rows * at.n_in;
+                let (mut dpre, pre) = (self.x(len), self.x(len));
+                Box::new(move |dev| {
+                    let (dpre, dy) = (&mut dpre, &wide);
+                    dev.linear_dx_gate(dpre, dy, &pre, &params, &at, activation, rows);
                 })
             }
             _ => Box::new(move |dev| dev.linear(&mut wide, &narrow, &params, &at, rows)),
@@ -307,17 +319,6 @@ impl<'a, D: Fill> Source<'a, D> {
 
     fn elementwise(&self, call: &Call) -> Ready<D> {
         match *call {
-            Call::Gate { activation, inner, rows } => {
-                let (mut y, pre) = (self.x(rows * inner), self.x(2 * rows * inner));
-                Box::new(move |dev| dev.gate(&mut y, &pre, activation, inner, rows))
-            }
-            Call::GateBackward { activation, inner, rows } => {
-                let (mut dpre, pre) = (self.x(2 * rows * inner), self.x(2 * rows * inner));
-                let dy = self.x(rows * inner);
-                Box::new(move |dev| {
-                    dev.gate_backward(&mut dpre, &dy, &pre, activation, inner, rows);
-                })
-            }
             Call::ActBackward { activation, len } => {
                 let (mut dpre, dy, pre) = (self.x(len), self.x(len), self.x(len));
                 Box::new(move |dev| dev.act_backward(&mut dpre, &dy, &pre, activation, len))

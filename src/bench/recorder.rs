@@ -12,7 +12,7 @@ use crate::device::{Buffer, Class, Format, Memory, Repeats};
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::Capacity;
 use crate::ops::Into;
-use crate::ops::activation::{Activation, ActivationOps};
+use crate::ops::activation::Activation;
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
 use crate::ops::dropout::{Dropout, DropoutOps};
 use crate::ops::embed::{Embed, EmbedOps, Tokens};
@@ -169,6 +169,19 @@ impl LinearOps for Recorder {
         self.note(Call::LinearAct { at: lone_linear(at), rows, activation });
     }
 
+    fn linear_gate(
+        &self,
+        _: &mut X,
+        _: &mut X,
+        _: &X,
+        _: &X,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        self.note(Call::LinearGate { at: lone_linear(at), rows, activation });
+    }
+
     fn linear_dx(&self, _: &mut X, _: &X, _: &X, at: &Linear, rows: usize, into: Into) {
         self.note(Call::LinearDx { at: lone_linear(at), rows, into });
     }
@@ -184,6 +197,19 @@ impl LinearOps for Recorder {
         rows: usize,
     ) {
         self.note(Call::LinearDxAct { at: lone_linear(at), rows, activation });
+    }
+
+    fn linear_dx_gate(
+        &self,
+        _: &mut X,
+        _: &X,
+        _: &X,
+        _: &X,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        self.note(Call::LinearDxGate { at: lone_linear(at), rows, activation });
     }
 
     fn linear_dw(&self, _: &mut Acc, _: &X, _: &X, at: &Linear, rows: usize) {
@@ -220,24 +246,6 @@ impl AttentionOps for Recorder {
     ) {
         let ends = packed.ends.to_vec();
         self.note(Call::AttentionBackward { at: still_attention(at), ends });
-    }
-}
-
-impl ActivationOps for Recorder {
-    fn gate(&self, _: &mut X, _: &X, activation: Activation, inner: usize, rows: usize) {
-        self.note(Call::Gate { activation, inner, rows });
-    }
-
-    fn gate_backward(
-        &self,
-        _: &mut X,
-        _: &X,
-        _: &X,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    ) {
-        self.note(Call::GateBackward { activation, inner, rows });
     }
 }
 

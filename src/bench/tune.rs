@@ -15,14 +15,16 @@ pub fn key(call: &Call) -> Option<Key> {
     let (op, at, rows) = match call {
         Call::Linear { at, rows } => (Op::Linear, at, *rows),
         Call::LinearAct { at, rows, .. } => (Op::LinearAct, at, *rows),
+        Call::LinearGate { at, rows, .. } => (Op::LinearGate, at, *rows),
         Call::LinearDx { at, rows, .. } => (Op::LinearDx, at, *rows),
         Call::LinearDxAct { at, rows, .. } => (Op::LinearDxAct, at, *rows),
+        Call::LinearDxGate { at, rows, .. } => (Op::LinearDxGate, at, *rows),
         Call::LinearDw { at, rows } => (Op::LinearDw, at, *rows),
         _ => return None,
     };
     let (m, n, k) = match op {
-        Op::Linear | Op::LinearAct => (rows, at.n_out, at.n_in),
-        Op::LinearDx | Op::LinearDxAct => (rows, at.n_in, at.n_out),
+        Op::Linear | Op::LinearAct | Op::LinearGate => (rows, at.n_out, at.n_in),
+        Op::LinearDx | Op::LinearDxAct | Op::LinearDxGate => (rows, at.n_in, at.n_out),
         Op::LinearDw => (at.n_out, at.n_in, rows),
     };
     Some(Key { op, m, n, k })

@@ -170,6 +170,7 @@ fn open(config: &Config, found: Option<Gpu>) -> Result<Option<Gpu>> {
     let gpu = found.map_or_else(|| gpu::open(place, Kernels::Fast), Ok)?;
     gpu.overlap(config.train.overlap);
     gpu.use_gemm(config.train.gemm)?;
+    gpu.deterministic(config.train.deterministic);
     Ok(Some(gpu))
 }
 

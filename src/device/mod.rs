@@ -12,7 +12,6 @@ pub mod null;
 
 use serde::Serialize;
 
-use crate::ops::activation::ActivationOps;
 use crate::ops::attention::AttentionOps;
 use crate::ops::dropout::DropoutOps;
 use crate::ops::embed::EmbedOps;
@@ -183,7 +182,6 @@ pub trait Device:
     + LinearOps
     + RopeOps
     + AttentionOps
-    + ActivationOps
     + GatherOps
     + DropoutOps
     + LossOps
@@ -201,7 +199,6 @@ impl<D> Device for D where
         + LinearOps
         + RopeOps
         + AttentionOps
-        + ActivationOps
         + GatherOps
         + DropoutOps
         + LossOps

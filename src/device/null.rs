@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::data::masking::Masker;
 use crate::device::{Buffer, Class, Format, LOGIT_ROWS, Memory, Repeats, gpu};
 use crate::ops::Into;
-use crate::ops::activation::{Activation, ActivationOps};
+use crate::ops::activation::Activation;
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
 use crate::ops::dropout::{Dropout, DropoutOps};
 use crate::ops::embed::{Embed, EmbedOps, Tokens};
@@ -156,9 +156,14 @@ impl LinearOps for Null {
 
     fn linear_act(&self, _: &mut X, _: &mut X, _: &X, _: &X, _: &Linear, _: Activation, _: usize) {}
 
+    fn linear_gate(&self, _: &mut X, _: &mut X, _: &X, _: &X, _: &Linear, _: Activation, _: usize) {
+    }
+
     fn linear_dx(&self, _: &mut X, _: &X, _: &X, _: &Linear, _: usize, _: Into) {}
 
     fn linear_dx_act(&self, _: &mut X, _: &X, _: &X, _: &X, _: &Linear, _: Activation, _: usize) {}
+
+    fn linear_dx_gate(&self, _: &mut X, _: &X, _: &X, _: &X, _: &Linear, _: Activation, _: usize) {}
 
     fn linear_dw(&self, _: &mut Acc, _: &X, _: &X, _: &Linear, _: usize) {}
     fn act_backward(&self, _: &mut X, _: &X, _: &X, _: Activation, _: usize) {}
@@ -180,11 +185,6 @@ impl AttentionOps for Null {
         _: &Attention,
     ) {
     }
-}
-
-impl ActivationOps for Null {
-    fn gate(&self, _: &mut X, _: &X, _: Activation, _: usize, _: usize) {}
-    fn gate_backward(&self, _: &mut X, _: &X, _: &X, _: Activation, _: usize, _: usize) {}
 }
 
 impl GatherOps for Null {

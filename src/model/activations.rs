@@ -114,8 +114,6 @@ pub struct Flow<D: Memory> {
     pub dqkv: D::X,
     /// [N, F] or [N, 2F]
     pub dpre: D::X,
-    /// [N, F], gated only
-    pub dact: Option<D::X>,
     /// [N, E], three of them: through the embeddings and through the head's transform
     pub de: [D::X; 3],
 }
@@ -170,7 +168,6 @@ impl<D: Device> Activations<D> {
             d_o_picked: scratch(m * c),
             dqkv: scratch(n * 3 * c),
             dpre: scratch(n * wide),
-            dact: arch.gated.then(|| scratch(n * f)),
             de: [scratch(n * e), scratch(n * e), scratch(n * e)],
         };
         Activations {

@@ -202,13 +202,8 @@ impl<D: Device> Model<D> {
         dev.add_norm(y, sum, stats, terms, params, attn_norm, rows);
 
         let [h, residual] = self.onward(&a.attn);
-        if arch.gated {
-            dev.linear(&mut a.pre, h, params, &block.fc, rows);
-            dev.gate(&mut a.act, &a.pre, arch.activation, arch.inner, rows);
-        } else {
-            let act = arch.activation;
-            dev.linear_act(&mut a.act, &mut a.pre, h, params, &block.fc, act, rows);
-        }
+        let through = if arch.gated { D::linear_gate } else { D::linear_act };
+        through(dev, &mut a.act, &mut a.pre, h, params, &block.fc, arch.activation, rows);
         dev.linear(branch, &a.act, params, &block.mlp_out, rows);
         let terms = Residual { residual, branch: &*branch, dropout: mlp_drop };
         let Join { sum, y, stats } = &mut a.mlp;
@@ -267,15 +262,9 @@ impl<D: Device> Model<D> {
         self.join_backward(dev, grads, flow, &a.mlp, mlp_norm, rows, onto);
         let db = branch_grad(dev, flow, mlp_drop, rows * arch.width);
         dev.linear_dw(grads, db, &a.act, &block.mlp_out, rows);
-        if let Some(dact) = &mut flow.dact {
-            let db = if mlp_drop.is_some() { expect(&flow.dropped) } else { &flow.dr };
-            dev.linear_dx(dact, db, params, &block.mlp_out, rows, Into::Set);
-            dev.gate_backward(&mut flow.dpre, dact, &a.pre, arch.activation, arch.inner, rows);
-        } else {
-            let db = if mlp_drop.is_some() { expect(&flow.dropped) } else { &flow.dr };
-            let (act, out) = (arch.activation, &block.mlp_out);
-            dev.linear_dx_act(&mut flow.dpre, db, &a.pre, params, out, act, rows);
-        }
+        let db = if mlp_drop.is_some() { expect(&flow.dropped) } else { &flow.dr };
+        let back = if arch.gated { D::linear_dx_gate } else { D::linear_dx_act };
+        back(dev, &mut flow.dpre, db, &a.pre, params, &block.mlp_out, arch.activation, rows);
         let [h, _] = self.onward(&a.attn);
         dev.linear_dw(grads, &flow.dpre, h, &block.fc, rows);
         let Flow { dh, dr, dpre, .. } = flow;

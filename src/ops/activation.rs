@@ -3,19 +3,16 @@
 //!   gelu(x) = x Φ(x) = x/2 (1 + erf(x/√2));          gelu'(x) = Φ(x) + x φ(x)
 //!   gelu_tanh(x) = x/2 (1 + tanh(u)), u = √(2/π) (x + 0.044715 x³)
 //!   silu(x) = x σ(x);                                silu'(x) = σ(x) (1 + x (1 − σ(x)))
-//! (Hendrycks, Gimpel 2016.) The gate of GeGLU and SwiGLU (Shazeer 2020) takes [a; b] = W x and
-//! returns act(a) ∘ b. An activation that follows a product is fused to it: see `linear.rs`.
+//! (Hendrycks, Gimpel 2016.) The gate of GeGLU and SwiGLU (Shazeer 2020) takes [a; g] = W x and
+//! returns act(a) ∘ g. What follows a product is fused to it: see `linear/mod.rs`.
 
-use half::bf16;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Cost;
-use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, Float, rows_per_task};
+use crate::device::cpu::{Element, Float};
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::Shape;
-use crate::device::gpu::{Gpu, Tensor, limits};
+use crate::device::gpu::{Gpu, limits};
 
 /// An activation; numbered as in `kernels/activation.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,101 +113,43 @@ fn tanh_derivative<A: Float>(x: A) -> A {
     A::ONE - t * t
 }
 
-pub trait ActivationOps: Memory {
-    /// y [N, F] = act(pre[:, ..F]) ∘ pre[:, F..], with pre [N, 2F].
-    fn gate(
-        &self,
-        y: &mut Self::X,
-        pre: &Self::X,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    );
-
-    /// dpre [N, 2F] = the gradient of the gate's input, given dy [N, F].
-    fn gate_backward(
-        &self,
-        dpre: &mut Self::X,
-        dy: &Self::X,
-        pre: &Self::X,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    );
+/// The backward of an activation: two tensors of `len` elements are read and one is written.
+pub fn cost(len: usize, size: usize) -> Cost {
+    Cost { flops: 10.0 * len as f64, bytes: (3 * len * size) as f64 }
 }
 
-/// `streams` tensors of `len` elements cross memory: 3 for a gate (its input counts twice), 5 for
-/// its backward, 3 for the backward of a plain activation.
-pub fn cost(len: usize, streams: usize, size: usize) -> Cost {
-    Cost { flops: 10.0 * len as f64, bytes: (len * streams * size) as f64 }
-}
-
-impl<E: Element> ActivationOps for Cpu<E> {
-    fn gate(
-        &self,
-        y: &mut Vec<E>,
-        pre: &Vec<E>,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    ) {
-        let task = rows_per_task(rows);
-        y[..rows * inner]
-            .par_chunks_mut(task * inner)
-            .zip(pre[..rows * 2 * inner].par_chunks(task * 2 * inner))
-            .for_each(|(y, pre)| gate_rows(y, pre, activation, inner));
-    }
-
-    fn gate_backward(
-        &self,
-        dpre: &mut Vec<E>,
-        dy: &Vec<E>,
-        pre: &Vec<E>,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    ) {
-        let task = rows_per_task(rows);
-        dpre[..rows * 2 * inner]
-            .par_chunks_mut(task * 2 * inner)
-            .zip(dy[..rows * inner].par_chunks(task * inner))
-            .zip(pre[..rows * 2 * inner].par_chunks(task * 2 * inner))
-            .for_each(|((dpre, dy), pre)| {
-                gate_rows_backward(dpre, dy, pre, activation, inner);
-            });
-    }
-}
-
-fn gate_rows<E: Element>(y: &mut [E], pre: &[E], activation: Activation, inner: usize) {
+/// Rows of a gate: y [n, F] = act(a) ∘ g, with [a, g] a row of pre [n, 2F].
+pub(super) fn gate_rows<E: Element>(y: &mut [E], pre: &[E], activation: Activation, inner: usize) {
     let mut act = vec![E::Acc::ZERO; inner];
     for (y, pre) in y.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
-        let (a, b) = pre.split_at(inner);
+        let (a, g) = pre.split_at(inner);
         activation.map(&mut act, a);
-        for ((y, act), b) in y.iter_mut().zip(&act).zip(b) {
-            *y = E::round(*act * b.wide());
+        for ((y, act), g) in y.iter_mut().zip(&act).zip(g) {
+            *y = E::round(*act * g.wide());
         }
     }
 }
 
-fn gate_rows_backward<E: Element>(
+/// Rows of its gradient: dpre [n, 2F] = [d ∘ g ∘ act'(a), d ∘ act(a)], with d [n, F] that of y.
+pub(super) fn gate_rows_backward<E: Element>(
     dpre: &mut [E],
-    dy: &[E],
+    d: &[E::Acc],
     pre: &[E],
     activation: Activation,
     inner: usize,
 ) {
     let (mut act, mut slope) = (vec![E::Acc::ZERO; inner], vec![E::Acc::ZERO; inner]);
-    let rows = dpre.chunks_exact_mut(2 * inner).zip(dy.chunks_exact(inner));
-    for ((dpre, dy), pre) in rows.zip(pre.chunks_exact(2 * inner)) {
-        let (a, b) = pre.split_at(inner);
-        let (da, db) = dpre.split_at_mut(inner);
+    let rows = dpre.chunks_exact_mut(2 * inner).zip(d.chunks_exact(inner));
+    for ((dpre, d), pre) in rows.zip(pre.chunks_exact(2 * inner)) {
+        let (a, g) = pre.split_at(inner);
+        let (da, dg) = dpre.split_at_mut(inner);
         activation.map(&mut act, a);
         activation.map_derivative(&mut slope, a);
-        for ((da, slope), (b, dy)) in da.iter_mut().zip(&slope).zip(b.iter().zip(dy)) {
-            *da = E::round(dy.wide() * b.wide() * *slope);
+        for ((da, slope), (g, &d)) in da.iter_mut().zip(&slope).zip(g.iter().zip(d)) {
+            *da = E::round(d * g.wide() * *slope);
         }
-        for ((db, act), dy) in db.iter_mut().zip(&act).zip(dy) {
-            *db = E::round(dy.wide() * *act);
+        for ((dg, act), &d) in dg.iter_mut().zip(&act).zip(d) {
+            *dg = E::round(d * *act);
         }
     }
 }
@@ -221,50 +160,8 @@ pub fn supports(inner: usize) -> Result<(), String> {
 }
 
 /// Kernels by the number of their activation.
-const GATE: [&str; 4] = ["gate_gelu", "gate_gelu_tanh", "gate_silu", "gate_tanh"];
-const GATE_BACKWARD: [&str; 4] =
-    ["gate_backward_gelu", "gate_backward_gelu_tanh", "gate_backward_silu", "gate_backward_tanh"];
 const ACT_BACKWARD: [&str; 4] =
     ["act_backward_gelu", "act_backward_gelu_tanh", "act_backward_silu", "act_backward_tanh"];
-
-impl ActivationOps for Gpu {
-    fn gate(
-        &self,
-        y: &mut Tensor<bf16>,
-        pre: &Tensor<bf16>,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    ) {
-        let (elements, number) = (rows * inner, activation as i32);
-        let args = [y.into(), pre.into(), inner.into(), rows.into(), number.into()];
-        if self.naive() {
-            return self.launch("gate_naive", Shape::each(elements, 256), &args);
-        }
-        assert_eq!(supports(inner), Ok(()), "gate");
-        let kernel = GATE[activation as usize];
-        self.launch(kernel, Shape::each(elements / 8, 256), &args[..4]);
-    }
-
-    fn gate_backward(
-        &self,
-        dpre: &mut Tensor<bf16>,
-        dy: &Tensor<bf16>,
-        pre: &Tensor<bf16>,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    ) {
-        let (elements, number) = (rows * inner, activation as i32);
-        let args = [dpre.into(), dy.into(), pre.into(), inner.into(), rows.into(), number.into()];
-        if self.naive() {
-            return self.launch("gate_backward_naive", Shape::each(elements, 256), &args);
-        }
-        assert_eq!(supports(inner), Ok(()), "gate_backward");
-        let kernel = GATE_BACKWARD[activation as usize];
-        self.launch(kernel, Shape::each(elements / 8, 256), &args[..5]);
-    }
-}
 
 /// dpre [len] = dy ∘ act'(pre), for [`super::linear::LinearOps::act_backward`].
 pub(crate) fn launch_act_backward(

@@ -1,4 +1,4 @@
-//! Checks of the gates and of the backward of activations.
+//! Checks of the backward of activations; with products they are checked in `linear.rs`.
 
 use half::bf16;
 
@@ -7,7 +7,7 @@ use super::{Check, Draw, Kind, Output, Sizes, Verifier};
 use crate::device::cpu::{Cpu, Element};
 use crate::device::gpu::{Gpu, Tensor};
 use crate::device::{Buffer, Memory};
-use crate::ops::activation::{Activation, ActivationOps, launch_act_backward};
+use crate::ops::activation::{Activation, launch_act_backward};
 use crate::ops::linear::LinearOps;
 
 const ACTIVATIONS: [(Activation, &str); 4] = [
@@ -25,42 +25,6 @@ fn wide_values(draw: &mut Draw, len: usize) -> Vec<f64> {
         *value = bf16::from_f64(special).to_f64();
     }
     values
-}
-
-/// [a; b] of each row, a from [`wide_values`].
-fn pre(draw: &mut Draw, inner: usize, rows: usize) -> Vec<f64> {
-    let (a, b) = (wide_values(draw, rows * inner), draw.values(rows * inner, 1.0));
-    let halves = a.chunks_exact(inner).zip(b.chunks_exact(inner));
-    halves.flat_map(|(a, b)| [a, b].concat()).collect()
-}
-
-struct Gate {
-    rows: usize,
-    inner: usize,
-    activation: Activation,
-}
-
-impl<D: ActivationOps> Check<D> for Gate {
-    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
-        let &Gate { rows, inner, activation } = self;
-        let pre = x(dev, &pre(draw, inner, rows));
-        let mut y = poisoned_x(dev, rows * inner);
-        dev.gate(&mut y, &pre, activation, inner, rows);
-        vec![Output { tensor: "y", values: y.to_vec(), kind: Kind::Stored(8) }]
-    }
-}
-
-struct GateBackward(Gate);
-
-impl<D: ActivationOps> Check<D> for GateBackward {
-    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
-        let Gate { rows, inner, activation } = self.0;
-        let pre = x(dev, &pre(draw, inner, rows));
-        let dy = draw.x(dev, rows * inner, 1.0);
-        let mut dpre = poisoned_x(dev, rows * 2 * inner);
-        dev.gate_backward(&mut dpre, &dy, &pre, activation, inner, rows);
-        vec![Output { tensor: "dpre", values: dpre.to_vec(), kind: Kind::Stored(8) }]
-    }
 }
 
 struct ActBackward {
@@ -119,20 +83,11 @@ impl<D: ActBackwardOps> Check<D> for ActBackward {
 }
 
 pub fn activation(v: &mut Verifier) {
-    let full = v.sizes == Sizes::Full;
-    let mut shapes = vec![(1, 8), (37, 24), (99, 1152)];
     let mut lengths = vec![1, 8, 2053];
-    if full {
-        shapes.push((65_536, 2048));
+    if v.sizes == Sizes::Full {
         lengths.push(1 << 24);
     }
     for (activation, name) in ACTIVATIONS {
-        for &(rows, inner) in &shapes {
-            let gate = Gate { rows, inner, activation };
-            let shape = format!("{rows} × {inner}, {name}");
-            v.check("gate", shape.clone(), &gate);
-            v.check("gate_backward", shape, &GateBackward(gate));
-        }
         for &len in &lengths {
             v.check("act_backward", format!("{len}, {name}"), &ActBackward { len, activation });
         }

@@ -4,7 +4,7 @@ use super::draw::poisoned_x;
 use super::{Check, Draw, Kind, Output, Sizes, Verifier, named, with_products};
 use crate::device::Buffer;
 use crate::device::cpu::{Cpu, Element};
-use crate::device::gpu::{Gemm, Gpu, ProductCut};
+use crate::device::gpu::{Gemm, Gpu, HOPPER_TILES, ProductCut};
 use crate::ops::activation::Activation;
 use crate::ops::linear::{Linear, LinearOps};
 use crate::ops::{Into, Span};
@@ -26,7 +26,12 @@ enum What {
     Act(Activation),
     Dx(Into),
     DxAct(Activation),
+    /// A gate with as many pairs as there are outputs, or inputs.
+    Gate(Activation),
+    DxGate(Activation),
     Dw,
+    /// Its shares of k in any order.
+    DwAsTheyCome,
 }
 
 #[derive(Clone, Copy)]
@@ -49,21 +54,28 @@ impl<E: Element> Check<Cpu<E>> for Product {
 
 impl Check<Gpu> for Product {
     fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
-        with_products(dev, self.gemm, self.cut, || self.run_on(dev, draw))
+        with_products(dev, self.gemm, self.cut, || {
+            dev.deterministic(self.what != What::DwAsTheyCome);
+            self.run_on(dev, draw)
+        })
     }
 }
 
 impl Product {
     fn run_on<D: LinearOps>(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
         let &Product { rows, n_in, n_out, bias, what, .. } = self;
-        let (at, arena) = layer(n_in, n_out, bias);
+        let (at, arena) = match what {
+            What::Gate(_) => layer(n_in, 2 * n_out, bias),
+            _ => layer(n_in, n_out, bias),
+        };
         let stored = |tensor, y: &D::X, terms| {
             vec![Output { tensor, values: y.to_vec(), kind: Kind::Stored(terms) }]
         };
         // Results of about one, where activations bend.
         let x = draw.x(dev, rows * n_in, 1.0);
         let dy = draw.x(dev, rows * n_out, 1.0);
-        let terms = if matches!(what, What::Forward | What::Act(_)) { n_in } else { n_out };
+        let forward = matches!(what, What::Forward | What::Act(_) | What::Gate(_));
+        let terms = if forward { n_in } else { n_out };
         let params = draw.x(dev, arena, 1.0 / (terms as f64).sqrt());
         let mut y = poisoned_x(dev, rows * n_out);
         let mut dx = match what {
@@ -80,6 +92,18 @@ impl Product {
                 dev.linear_act(&mut y, &mut pre, &x, &params, &at, activation, rows);
                 [stored("y", &y, n_in), stored("pre", &pre, n_in)].into_iter().flatten().collect()
             }
+            What::Gate(activation) => {
+                let mut pre = poisoned_x(dev, 2 * rows * n_out);
+                dev.linear_gate(&mut y, &mut pre, &x, &params, &at, activation, rows);
+                [stored("y", &y, n_in), stored("pre", &pre, n_in)].into_iter().flatten().collect()
+            }
+            What::DxGate(activation) => {
+                // Values that reach past where the activations saturate.
+                let pre = draw.x(dev, 2 * rows * n_in, 3.0);
+                let mut dpre = poisoned_x(dev, 2 * rows * n_in);
+                dev.linear_dx_gate(&mut dpre, &dy, &pre, &params, &at, activation, rows);
+                stored("dpre", &dpre, n_out)
+            }
             What::Dx(into) => {
                 dev.linear_dx(&mut dx, &dy, &params, &at, rows, into);
                 stored("dx", &dx, n_out)
@@ -88,10 +112,13 @@ impl Product {
                 dev.linear_dx_act(&mut dx, &dy, &x, &params, &at, activation, rows);
                 stored("dpre", &dx, n_out)
             }
-            What::Dw => {
+            What::Dw | What::DwAsTheyCome => {
                 let mut grads = draw.acc(dev, arena, 1.0);
                 dev.linear_dw(&mut grads, &dy, &x, &at, rows);
-                let kind = Kind::Summed(rows);
+                let kind = match what {
+                    What::Dw => Kind::Summed(rows),
+                    _ => Kind::SummedAsTheyCome(rows),
+                };
                 vec![Output { tensor: "dW, db", values: grads.to_vec(), kind }]
             }
         }
@@ -112,18 +139,29 @@ impl What {
             What::DxAct(Activation::GeluTanh) => "linear_dx_act gelu_tanh",
             What::DxAct(Activation::Silu) => "linear_dx_act silu",
             What::DxAct(Activation::Tanh) => "linear_dx_act tanh",
+            What::Gate(Activation::Gelu) => "linear_gate gelu",
+            What::Gate(Activation::GeluTanh) => "linear_gate gelu_tanh",
+            What::Gate(Activation::Silu) => "linear_gate silu",
+            What::Gate(Activation::Tanh) => "linear_gate tanh",
+            What::DxGate(Activation::Gelu) => "linear_dx_gate gelu",
+            What::DxGate(Activation::GeluTanh) => "linear_dx_gate gelu_tanh",
+            What::DxGate(Activation::Silu) => "linear_dx_gate silu",
+            What::DxGate(Activation::Tanh) => "linear_dx_gate tanh",
             What::Dw => "linear_dw",
+            What::DwAsTheyCome => "linear_dw, any order",
         }
     }
 }
 
 /// One of each epilogue: what one shape is checked with.
-const EACH: [What; 6] = [
+const EACH: [What; 8] = [
     What::Forward,
     What::Act(Activation::GeluTanh),
     What::Dx(Into::Set),
     What::Dx(Into::Add),
     What::DxAct(Activation::Gelu),
+    What::Gate(Activation::Gelu),
+    What::DxGate(Activation::Silu),
     What::Dw,
 ];
 
@@ -186,11 +224,15 @@ fn check_hopper_tiles(v: &mut Verifier, shape: [usize; 3], what: What, blocks: u
     let both = v.sizes == Sizes::Full || matches!(what, What::Forward | What::Dw);
     let turn = EACH.iter().position(|each| *each == what).unwrap_or(0);
     let wanted = |tile: usize, cluster: usize| both || (tile + turn) % 2 + 1 == cluster;
-    let all = (0..4).flat_map(|tile| [(tile, 1), (tile, 2)]);
+    let plain = matches!(what, What::Forward | What::Dx(_) | What::Dw | What::DwAsTheyCome);
+    let tiles = if plain { HOPPER_TILES.len() } else { HOPPER_TILES.len() - 1 };
+    let all = (0..tiles).flat_map(|tile| [(tile, 1), (tile, 2)]);
     for (tile, cluster) in all.filter(|&(tile, cluster)| wanted(tile, cluster)) {
         let cut = |splits| Some(ProductCut::Hopper { tile, cluster, splits, blocks });
-        check(v, (shape, true), what, Gemm::Hopper, cut(1));
-        if what == What::Dw {
+        if what != What::DwAsTheyCome {
+            check(v, (shape, true), what, Gemm::Hopper, cut(1));
+        }
+        if matches!(what, What::Dx(_) | What::Dw | What::DwAsTheyCome) {
             check(v, (shape, tile % 2 == 0), what, Gemm::Hopper, cut(3));
         }
     }
@@ -205,9 +247,12 @@ pub fn linear(v: &mut Verifier) {
         check_portable_tiles(v, what);
         check_hopper_tiles(v, STAYING, what, 2);
     }
+    check_hopper_tiles(v, STAYING, What::DwAsTheyCome, 4);
     for activation in ACTIVATIONS {
         check_uncut(v, [33, 16, 24], true, What::Act(activation));
         check_uncut(v, [33, 16, 24], true, What::DxAct(activation));
+        check_uncut(v, [33, 16, 24], true, What::Gate(activation));
+        check_uncut(v, [33, 16, 24], true, What::DxGate(activation));
     }
     if v.sizes == Sizes::Full {
         let shapes = [[960, 736, 1504], [960, 1024, 2048], [960, 4096, 1504], [4096, 736, 2048]];

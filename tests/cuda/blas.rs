@@ -175,7 +175,9 @@ fn its_products_pass_verification() {
     for (what, least) in [("bf16 beta 0", 20), ("bf16 beta 1", 15), ("f32 beta 1", 5)] {
         assert!(kinds(what) >= least, "{what}: {}", kinds(what));
     }
-    for kernel in ["library_bias", "library_act", "library_db", "act_backward_gelu"] {
+    let gates = ["library_gate", "library_gate_backward"];
+    let others = ["library_bias", "library_act", "library_db", "act_backward_gelu"];
+    for kernel in others.into_iter().chain(gates) {
         assert!(kinds(kernel) > 0, "{kernel}");
     }
     assert!(!log.contains("left"), "{log}");

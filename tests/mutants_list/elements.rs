@@ -29,16 +29,6 @@ pub const ACTIVATION: &[Mutant] = &[
         "cdf + x * density", "cdf"),
     fifo("linear", "activation.cuh", "silu's slope of minus x",
         "(1.0f + x * (1.0f - sigmoid))", "(1.0f - x * (1.0f - sigmoid))"),
-    fifo("activation", "activation.cu", "gate's gradient from what it overwrote",
-        "b[i] = d[i] * act.value;", "b[i] = d[i] * activate<A>(a[i]);"),
-    fifo("activation", "activation.cu", "halves of the gate exchanged",
-        "Vec8::load(pre + at.a + inner).to_float(b);\n#pragma",
-        "Vec8::load(pre + at.y + inner).to_float(b);\n#pragma"),
-    check("activation", "activation.cu", "a vector after the last",
-        "if (vector >= unsigned(rows) * (inner / 8)) return;\n    \
-         Place at = place_of(vector, inner);\n    float a[8], b[8];",
-        "if (vector > unsigned(rows) * (inner / 8)) return;\n    \
-         Place at = place_of(vector, inner);\n    float a[8], b[8];"),
     check("activation", "activation.cu", "tail taken for a whole vector",
         "if (first + 8 <= length) {", "if (first < length) {"),
     fifo("activation", "activation.cu", "tail left out",

@@ -42,14 +42,14 @@ pub const HOPPER: &[Mutant] = &[
         "both = 3;", "both = 1;"),
     // Panels and work.
     fifo("linear", "product_hopper.cuh", "rows of eight half as far apart",
-        "EIGHT_ROWS = 8 * ROW_BYTES", "EIGHT_ROWS = 4 * ROW_BYTES"),
+        "EIGHT_ROWS = 8 * ROW;", "EIGHT_ROWS = 4 * ROW;"),
     fifo("linear", "product_hopper.cuh", "second half of k in the place of the first",
-        "box * BOX_BYTES + half * 32 * ROW_BYTES", "box * BOX_BYTES + half * 16 * ROW_BYTES"),
+        "box * BOX_BYTES + half * 32 * ROW,", "box * BOX_BYTES + half * 16 * ROW,"),
     fifo("linear", "product_hopper.cuh", "splits of k overlap",
         "first = split * share", "first = split * (share - 1)"),
     // The way out.
     fifo("linear", "product_hopper_out.cuh", "swizzle forgotten on the way out",
-        "row * ROW_BYTES + (chunk ^ row % 8) * 16;", "row * ROW_BYTES + chunk * 16;"),
+        "row * BYTES + (chunk ^ turn) * 16;", "row * BYTES + chunk * 16;"),
     check("linear", "product_hopper_out.cuh", "no proxy fence before the store",
         "        ptx::fence_proxy_async();\n", ""),
     fifo("linear", "product_hopper_out.cuh", "sent before all lanes have written",
@@ -62,7 +62,7 @@ pub const HOPPER: &[Mutant] = &[
     fifo("linear", "product_hopper_out.cuh", "slot read before it is filled",
         "taken / SLOTS & 1);", "1);"),
     fifo("linear", "product_hopper_out.cuh", "the wrong slot filled",
-        "outlet.fetch(T::SLOTS - 2", "outlet.fetch(T::SLOTS - 1"),
+        "fetch<Out>(T::SLOTS - 2", "fetch<Out>(T::SLOTS - 1"),
     fifo("linear", "product_hopper_out.cuh", "results not waited for at the end",
         "if (leads()) ptx::bulk_wait<0>();", ""),
     fifo("linear", "product_hopper_out.cuh", "a strip of the other half",
@@ -76,4 +76,36 @@ pub const HOPPER: &[Mutant] = &[
         "if (row + e < m)", "if (row + e <= m)"),
     fifo("linear", "product_hopper_backward.cu", "every column's tiles sum the rows",
         "&& work.column == 0", ""),
+];
+
+#[rustfmt::skip]
+pub const EPILOGUES: &[Mutant] = &[
+    // Gates.
+    fifo("linear", "product_hopper.cuh", "a column's neighbour in place of its partner",
+        "outer + half * apart", "outer + half * (OUTER / 2)"),
+    fifo("linear", "product_hopper_out.cuh", "the second of a pair is the first",
+        "(second, acc, first + A_BLOCK)", "(second, acc, first)"),
+    fifo("linear", "product_hopper_out.cuh", "pairs of the block of rows before",
+        "first = number + number / A_BLOCK * A_BLOCK", "first = number"),
+    fifo("linear", "product_hopper_out.cuh", "both halves of a gate have one bias",
+        "bias.load(inner + column)", "bias.load(column)"),
+    fifo("linear", "product_hopper_out.cuh", "a slot filled when half of it is",
+        "BYTES = Out::MATRICES * 16", "BYTES = 16"),
+    fifo("linear", "product_hopper_out.cuh", "gradient of the gate over that of the activation",
+        "g_smem = a_smem + HALF_SLOT", "g_smem = a_smem"),
+    late("linear", "product_hopper_out.cuh", "a result written over one on its way",
+        "return outlet.template take<2>();\n    }\n    __device__ __forceinline__ Biases",
+        "return outlet.take();\n    }\n    __device__ __forceinline__ Biases"),
+    // Tiles 160 wide.
+    fifo("linear", "product_hopper.cuh", "narrow boxes read by the swizzle of wide ones",
+        "SWIZZLE = WIDTH == 64 ? ptx::Swizzle::B128 : ptx::Swizzle::B64",
+        "SWIZZLE = ptx::Swizzle::B128"),
+    fifo("linear", "product_hopper_out.cuh", "narrow pieces swizzled as wide ones",
+        "turn = row * BYTES / ROW_BYTES % (BYTES / 16)", "turn = row % (BYTES / 16)"),
+    // Sums in any order.
+    fifo("linear", "product_hopper_out.cuh", "only the first share of k is added",
+        "tma_reduce_add_3d(sums, slot_smem, x, row, 0)",
+        "tma_reduce_add_3d(sums, slot_smem, x, row, split)"),
+    check("linear", "product_hopper_backward.cu", "biases added to by two blocks at once",
+        "atomicAdd(to + row + e, sums[e])", "to[row + e] += sums[e]"),
 ];

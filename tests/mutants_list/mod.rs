@@ -77,9 +77,11 @@ const fn check(
 
 pub const FAMILIES: &[&[Mutant]] = &[
     product::PRODUCT,
+    product::GATE,
     product::LOSS,
     hopper::HOPPER,
     ladder::LADDER,
+    hopper::EPILOGUES,
     attention::FORWARD,
     attention::BACKWARD,
     norm::NORM,

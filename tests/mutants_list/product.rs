@@ -35,7 +35,7 @@ pub const PRODUCT: &[Mutant] = &[
         "next = out.fetch(row + TURN_ROWS, column)", "next = out.fetch(row, column)"),
     fifo("linear", "product.cuh", "another warp's row sums",
         "i % T::WARPS_N == mine", "i % T::WARPS_N == mine && mine == 0"),
-    check("linear", "product.cu", "bias read beyond its end",
+    check("linear", "product.cuh", "bias read beyond its end",
         "if (column + 8 <= columns) {", "if (column < columns) {"),
     check("linear", "product.cu", "a row's tail reaches into the next row",
         "if (column + e < columns) to[e]", "if (column + e <= columns) to[e]"),
@@ -48,6 +48,28 @@ pub const PRODUCT: &[Mutant] = &[
         "if (i + e < weights + biases) db", "if (i + e <= weights + biases) db"),
     check("loss", "product.cu", "partials of the splits not on 16 bytes",
         "(weights + biases + 3) / 4 * 4", "weights + biases"),
+];
+
+#[rustfmt::skip]
+pub const GATE: &[Mutant] = &[
+    fifo("linear", "product.cuh", "the first of a pair taken for the second",
+        "row / HALF % 2 ? operand.partner : 0", "row / HALF % 2 ? 0 : operand.partner"),
+    fifo("linear", "product.cuh", "every other warp's pairs left out",
+        "row / PAIRED * HALF", "row / PAIRED * PAIRED"),
+    check("linear", "product.cuh", "partners beyond the last are read",
+        "from < rows ? bytes : 0", "bytes"),
+    fifo("linear", "product.cuh", "a pair's second half read from the middle of the first",
+        "half * (T::WARP_N / 2)", "half * (T::WARP_N / 4)"),
+    fifo("linear", "product_gate.cu", "both halves have one bias",
+        "g_biased(b ? b + inner : b,", "g_biased(b,"),
+    fifo("linear", "product_gate.cu", "the gate is its own activation",
+        "{Vec8::load(from), Vec8::load(from + inner)}", "{Vec8::load(from), Vec8::load(from)}"),
+    fifo("linear", "product_gate.cu", "gradient of the gate over that of the activation",
+        "Vec8::from_float(g).store(to + inner);", "Vec8::from_float(g).store(to);"),
+    fifo("linear", "product_gate.cu", "gate's gradient from what it overwrote",
+        "g[e] = d[e] * at.value;", "g[e] = d[e] * act(a[e]).value;"),
+    check("linear", "product_gate.cu", "rows of the result as long as those of its input",
+        "store(y + size_t(row) * inner + column)", "store(y + size_t(row) * 2 * inner + column)"),
 ];
 
 #[rustfmt::skip]

@@ -271,6 +271,13 @@ static void clusters() {
         }
         expect(right, "multicast in 3 and 4 dimensions");
     }
+    Map rows = tensor_map(4, x.data, {32, 8}, {32, 1}, 0);
+    Device<float> rounds(2 * 2 * 32, "rounds");
+    if (run("micro_ring", {{2}, {32}, {2}, 144}, rows, rounds.data)) {
+        bool right = true;
+        for (size_t i = 0; i < 128; i++) right &= rounds[i] == values[i % 64];
+        expect(right, "a ring that two CTAs read");
+    }
     Device<float> seen(4 * 9 * 32, "seen");
     if (!run("micro_remote", {{4}, {32}, {4}}, seen.data)) return;
     bool right = true;
@@ -318,6 +325,29 @@ static void one_tile(size_t n, bool a_across, bool b_across) {
                 right &= c[(form * 64 + i) * n + j] == sum;
             }
     expect(right, name);
+}
+
+// Small whole numbers again.
+static void one_of_two_groups() {
+    std::vector<bf16> a(64 * 128), b(64 * 128);
+    for (size_t i = 0; i < a.size(); i++) {
+        a[i] = __float2bfloat16_rn(float(i * 7 % 17) - 8);
+        b[i] = __float2bfloat16_rn(float(i * 5 % 13) - 6);
+    }
+    Device<bf16> da(a, "a"), db(b, "b");
+    Device<float> c(64 * 64, "c");
+    Map am = tensor_map(2, da.data, {128, 64}, {64, 64}, 128);
+    Map bm = tensor_map(2, db.data, {128, 64}, {64, 64}, 128);
+    if (!run("wgmma_pending", {{1}, {128}, {}, 4 * 8192 + 8}, c.data, am, bm)) return;
+    bool right = true;
+    for (size_t i = 0; i < 64; i++)
+        for (size_t j = 0; j < 64; j++) {
+            float sum = 0;
+            for (size_t k = 0; k < 128; k++)
+                sum += __bfloat162float(a[i * 128 + k]) * __bfloat162float(b[j * 128 + k]);
+            right &= c[i * 64 + j] == sum;
+        }
+    expect(right, "wgmma_pending");
 }
 
 static void refusals() {
@@ -377,6 +407,7 @@ int main(int count, char** words) {
     lock();
     for (size_t n : {64, 96, 128, 160, 192, 256})
         for (int majors = 0; majors < 4; majors++) one_tile(n, majors & 2, majors & 1);
+    one_of_two_groups();
     if (std::string(emu_build()) != "gpu") refusals();
     if (golden && !recording) expect(fgetc(golden) == EOF, "golden vectors of more launches");
     if (golden && fclose(golden)) return perror("golden vectors"), 2;

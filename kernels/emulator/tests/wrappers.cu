@@ -170,6 +170,37 @@ extern "C" __global__ void micro_multicast(const __grid_constant__ CUtensorMap x
 }
 EXPORT_KERNEL(micro_multicast, micro_multicast)
 
+// A ring of one stage: rank 0 sends a row of x [2, 32] to both CTAs, and the next to the same place
+// when both have told it that they read the first: out [2, 2, 32].
+extern "C" __global__ void micro_ring(const __grid_constant__ CUtensorMap x, float* out) {
+    DYNAMIC_SHARED(smem);
+    auto* tile = reinterpret_cast<float*>(smem);
+    auto* full = reinterpret_cast<uint64_t*>(smem + 128);
+    uint64_t* empty = full + 1;
+    uint32_t rank = ptx::cluster_rank(), lane = threadIdx.x;
+    if (lane == 0) {
+        ptx::mbarrier_init(full, 1);
+        ptx::mbarrier_init(empty, 2);
+        ptx::fence_mbarrier_init();
+    }
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+    for (int round = 0; round < 2; round++) {
+        if (lane == 0) ptx::mbarrier_arrive_expect_tx(full, 128);
+        if (lane == 0 && rank == 0) {
+            ptx::mbarrier_wait(empty, round ^ 1);
+            ptx::tma_load_2d_multicast(tile, &x, full, 3, 0, round);
+        }
+        ptx::mbarrier_wait(full, round);
+        out[(rank * 2 + round) * 32 + lane] = tile[lane];
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive_remote_read(ptx::map_address(empty, 0));
+    }
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+}
+EXPORT_KERNEL(micro_ring, micro_ring)
+
 // Each CTA of four reads 4 and 16 bytes of the next one's memory, and writes 16 into it:
 // out [4, 9, 32].
 extern "C" __global__ void micro_remote(float* out) {
@@ -268,6 +299,48 @@ __device__ __forceinline__ void one_tile(float* c, const bf16* a, const CUtensor
 }
 
 }  // namespace
+
+// c [64, 64] = a · b over k = 128, in two groups; the operands of the first are set to zero while
+// the second may still be under way.
+extern "C" __global__ void __launch_bounds__(128, 1)
+    wgmma_pending(float* c, const __grid_constant__ CUtensorMap a_map,
+                  const __grid_constant__ CUtensorMap b_map) {
+    constexpr uint32_t PANEL = 64 * 128;
+    DYNAMIC_SHARED(smem);
+    auto* bar = reinterpret_cast<uint64_t*>(smem + 4 * PANEL);
+    if (threadIdx.x == 0) {
+        ptx::mbarrier_init(bar, 1);
+        ptx::fence_mbarrier_init();
+        ptx::mbarrier_arrive_expect_tx(bar, 4 * PANEL);
+        for (int step = 0; step < 2; step++) {
+            ptx::tma_load_2d(smem + 2 * step * PANEL, &a_map, bar, step * 64, 0);
+            ptx::tma_load_2d(smem + (2 * step + 1) * PANEL, &b_map, bar, step * 64, 0);
+        }
+    }
+    __syncthreads();
+    ptx::mbarrier_wait(bar, 0);
+    auto at = [](uint32_t address) {
+        return ptx::matrix_descriptor(address, 16, 1024, ptx::Swizzle::B128);
+    };
+    float acc[32];
+    for (int step = 0; step < 2; step++) {
+        const uint32_t a_smem = ptx::shared_address(smem) + 2 * step * PANEL;
+        ptx::wgmma_fence();
+        for (int kk = 0; kk < 4; kk++)
+            ptx::wgmma_m64k16<64>(acc, at(a_smem + kk * 32), at(a_smem + PANEL + kk * 32),
+                                  (step | kk) != 0);
+        ptx::wgmma_commit();
+    }
+    ptx::wgmma_wait<1>();
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < 2 * PANEL / 16; i += 128)
+        reinterpret_cast<uint4*>(smem)[i] = make_uint4(0, 0, 0, 0);
+    ptx::wgmma_wait<0>(acc);
+    int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    for (int i = 0; i < 32; i++)
+        c[(row + i / 2 % 2 * 8) * 64 + i / 4 * 8 + column + i % 2] = acc[i];
+}
+EXPORT_KERNEL(wgmma_pending, wgmma_pending)
 
 #define ONE_TILE(N, TRANS_A, TRANS_B)                                                           \
     extern "C" __global__ void __launch_bounds__(128, 1) wgmma_##N##_##TRANS_A##_##TRANS_B(     \

@@ -106,7 +106,7 @@ fn tune(common: &Common, file: Option<&Path>, calls: &[(Call, u64)]) -> Result<(
             continue;
         }
         let host = bench.time(call).with_context(|| name.clone())?.seconds;
-        let cuts = gpu.product_cuts(&key);
+        let cuts = gpu.product_cuts(key);
         let best = bench.tune(call, &cuts).with_context(|| name.clone())?;
         let Some((cut, seconds)) = best else { continue };
         let (micros, ratio) = (1e6 * seconds, host / seconds);

@@ -327,6 +327,7 @@ fn whole_step(args: &StepArgs) -> Result<()> {
     let room = if args.common.emulated() { Room::host() } else { Room::gpu(free) };
     room.check(plan.bytes())?;
     session.gpu.overlap(wanted.config.train.overlap);
+    session.gpu.deterministic(wanted.config.train.deterministic);
     let families = verify::families().collect::<Vec<_>>();
     session.start("step", wanted.words(lengths), &families)?;
     let shape = wanted.shape(lengths);

@@ -101,6 +101,8 @@ struct State {
     tuned: RefCell<Option<Tuned>>,
     /// Whether a kernel may begin before the one before it has ended.
     overlaps: Cell<bool>,
+    /// Whether the same launches give the same bits.
+    deterministic: Cell<bool>,
     /// Work that is taken down instead of being done; see [`replay`].
     noting: RefCell<Option<Vec<Work>>>,
     tables: RefCell<Tables>,
@@ -148,6 +150,10 @@ pub enum ProductCut {
     Hopper { tile: usize, cluster: usize, splits: usize, blocks: usize },
 }
 
+/// Tiles of the kernels of sm_90a; the last is for results without an activation.
+pub const HOPPER_TILES: [&str; 5] =
+    ["coop 128x256", "coop 256x128", "ping 128x192", "ping 128x128", "coop 256x160"];
+
 /// E.g. `ping 128x192, cluster of 2, k / 11`.
 impl fmt::Display for ProductCut {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -156,7 +162,7 @@ impl fmt::Display for ProductCut {
                 write!(f, "{} tile, k / {splits}", ["large", "medium", "small"][tile])
             }
             ProductCut::Hopper { tile, cluster, splits, .. } => {
-                let tile = ["coop 128x256", "coop 256x128", "ping 128x192", "ping 128x128"][tile];
+                let tile = HOPPER_TILES[tile];
                 write!(f, "{tile}, cluster of {cluster}, k / {splits}")
             }
         }
@@ -269,6 +275,7 @@ impl Gpu {
             product_cut: Cell::default(),
             tuned: RefCell::default(),
             overlaps: Cell::default(),
+            deterministic: Cell::new(true),
             noting: RefCell::default(),
             tables: RefCell::default(),
             gemm: Cell::default(),
@@ -289,6 +296,16 @@ impl Gpu {
     /// Lets kernels begin before those before them have ended, or not.
     pub fn overlap(&self, overlaps: bool) {
         self.state.overlaps.set(overlaps);
+    }
+
+    /// Whether the same launches must give the same bits, as they do unless told otherwise. If not,
+    /// shares of a weight's gradient are added as they come.
+    pub fn deterministic(&self, deterministic: bool) {
+        self.state.deterministic.set(deterministic);
+    }
+
+    pub(crate) fn is_deterministic(&self) -> bool {
+        self.state.deterministic.get()
     }
 
     /// Multiplies by these kernels from now on; an error where the chip has not got them.

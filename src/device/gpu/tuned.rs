@@ -21,12 +21,21 @@ use crate::data::files;
 pub enum Op {
     Linear,
     LinearAct,
+    LinearGate,
     LinearDx,
     LinearDxAct,
+    LinearDxGate,
     LinearDw,
 }
 
-/// c [m, n] = Σ over k of one op.
+impl Op {
+    /// Whether there are kernels that split k.
+    pub(crate) fn may_split(self) -> bool {
+        matches!(self, Op::LinearDx | Op::LinearDw)
+    }
+}
+
+/// c [m, n] = Σ over k of one op; a gate's n counts both halves, its gradient's one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub op: Op,

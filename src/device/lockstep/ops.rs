@@ -3,7 +3,7 @@
 use super::Lockstep;
 use crate::data::masking::Masker;
 use crate::device::{Buffer, Memory};
-use crate::ops::activation::{Activation, ActivationOps};
+use crate::ops::activation::Activation;
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
 use crate::ops::dropout::{Dropout, DropoutOps};
 use crate::ops::embed::{Embed, EmbedOps, Tokens};
@@ -149,6 +149,24 @@ impl<A: LinearOps, B: LinearOps> LinearOps for Lockstep<A, B> {
         self.compare(("linear_act", "y"), y, span, width, bound);
     }
 
+    fn linear_gate(
+        &self,
+        y: &mut Self::X,
+        pre: &mut Self::X,
+        x: &Self::X,
+        params: &Self::X,
+        at: &Linear,
+        act: Activation,
+        n: usize,
+    ) {
+        self.a.linear_gate(&mut y.a, &mut pre.a, &x.a, &params.a, at, act, n);
+        self.b.linear_gate(&mut y.b, &mut pre.b, &x.b, &params.b, at, act, n);
+        let (span, width, bound) = (rows(n, at.n_out), at.n_out, self.stored(at.n_in));
+        self.compare(("linear_gate", "pre"), pre, span, width, bound);
+        let inner = width / 2;
+        self.compare(("linear_gate", "y"), y, rows(n, inner), inner, bound);
+    }
+
     fn linear_dx(
         &self,
         dx: &mut Self::X,
@@ -177,6 +195,22 @@ impl<A: LinearOps, B: LinearOps> LinearOps for Lockstep<A, B> {
         self.b.linear_dx_act(&mut dpre.b, &dy.b, &pre.b, &params.b, at, act, n);
         let (span, bound) = (rows(n, at.n_in), self.stored(at.n_out));
         self.compare(("linear_dx_act", "dpre"), dpre, span, at.n_in, bound);
+    }
+
+    fn linear_dx_gate(
+        &self,
+        dpre: &mut Self::X,
+        dy: &Self::X,
+        pre: &Self::X,
+        params: &Self::X,
+        at: &Linear,
+        act: Activation,
+        n: usize,
+    ) {
+        self.a.linear_dx_gate(&mut dpre.a, &dy.a, &pre.a, &params.a, at, act, n);
+        self.b.linear_dx_gate(&mut dpre.b, &dy.b, &pre.b, &params.b, at, act, n);
+        let (width, bound) = (2 * at.n_in, self.stored(at.n_out));
+        self.compare(("linear_dx_gate", "dpre"), dpre, rows(n, width), width, bound);
     }
 
     fn linear_dw(&self, grads: &mut Self::Acc, dy: &Self::X, x: &Self::X, at: &Linear, n: usize) {
@@ -269,29 +303,6 @@ fn packed_a<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<
 
 fn packed_b<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<'a, B> {
     Packed { qkv: &p.qkv.b, cu_seqlens: &p.cu_seqlens.b, ends: p.ends }
-}
-
-impl<A: ActivationOps, B: ActivationOps> ActivationOps for Lockstep<A, B> {
-    fn gate(&self, y: &mut Self::X, pre: &Self::X, act: Activation, f: usize, n: usize) {
-        self.a.gate(&mut y.a, &pre.a, act, f, n);
-        self.b.gate(&mut y.b, &pre.b, act, f, n);
-        self.compare(("gate", "y"), y, rows(n, f), f, self.stored(STEPS));
-    }
-
-    fn gate_backward(
-        &self,
-        dpre: &mut Self::X,
-        dy: &Self::X,
-        pre: &Self::X,
-        act: Activation,
-        f: usize,
-        n: usize,
-    ) {
-        self.a.gate_backward(&mut dpre.a, &dy.a, &pre.a, act, f, n);
-        self.b.gate_backward(&mut dpre.b, &dy.b, &pre.b, act, f, n);
-        let bound = self.stored(STEPS);
-        self.compare(("gate_backward", "dpre"), dpre, rows(n, 2 * f), 2 * f, bound);
-    }
 }
 
 impl<A: GatherOps, B: GatherOps> GatherOps for Lockstep<A, B> {

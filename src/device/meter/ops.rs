@@ -3,7 +3,7 @@
 use super::Meter;
 use crate::data::masking::Masker;
 use crate::device::{Buffer, Memory};
-use crate::ops::activation::{self, Activation, ActivationOps};
+use crate::ops::activation::{self, Activation};
 use crate::ops::attention::{self, Attended, Attention, AttentionOps, Packed};
 use crate::ops::dropout::{self, Dropout, DropoutOps};
 use crate::ops::embed::{self, Embed, EmbedOps, Tokens};
@@ -106,6 +106,21 @@ impl<D: LinearOps> LinearOps for Meter<D> {
         self.call("linear_act", cost, |d| d.linear_act(y, pre, x, params, at, activation, rows));
     }
 
+    fn linear_gate(
+        &self,
+        y: &mut D::X,
+        pre: &mut D::X,
+        x: &D::X,
+        params: &D::X,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        let (size, _) = self.sizes();
+        let cost = linear::cost(at, rows, at.n_out / 2, size);
+        self.call("linear_gate", cost, |d| d.linear_gate(y, pre, x, params, at, activation, rows));
+    }
+
     fn linear_dx(
         &self,
         dx: &mut D::X,
@@ -137,6 +152,23 @@ impl<D: LinearOps> LinearOps for Meter<D> {
         });
     }
 
+    fn linear_dx_gate(
+        &self,
+        dpre: &mut D::X,
+        dy: &D::X,
+        pre: &D::X,
+        params: &D::X,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        let (size, _) = self.sizes();
+        let cost = linear::cost(at, rows, 3 * at.n_in, size);
+        self.call("linear_dx_gate", cost, |d| {
+            d.linear_dx_gate(dpre, dy, pre, params, at, activation, rows);
+        });
+    }
+
     fn linear_dw(&self, grads: &mut D::Acc, dy: &D::X, x: &D::X, at: &Linear, rows: usize) {
         let (size, acc) = self.sizes();
         let cost = linear::cost_dw(at, rows, size, acc);
@@ -152,7 +184,7 @@ impl<D: LinearOps> LinearOps for Meter<D> {
         len: usize,
     ) {
         let (size, _) = self.sizes();
-        let cost = activation::cost(len, 3, size);
+        let cost = activation::cost(len, size);
         self.call("act_backward", cost, |d| d.act_backward(dpre, dy, pre, activation, len));
     }
 }
@@ -206,30 +238,6 @@ impl<D: AttentionOps> AttentionOps for Meter<D> {
 
 fn unwrap<D: Memory>(p: Packed<'_, Meter<D>>) -> Packed<'_, D> {
     Packed { qkv: p.qkv, cu_seqlens: p.cu_seqlens, ends: p.ends }
-}
-
-impl<D: ActivationOps> ActivationOps for Meter<D> {
-    fn gate(&self, y: &mut D::X, pre: &D::X, activation: Activation, inner: usize, rows: usize) {
-        let (size, _) = self.sizes();
-        let cost = activation::cost(rows * inner, 3, size);
-        self.call("gate", cost, |d| d.gate(y, pre, activation, inner, rows));
-    }
-
-    fn gate_backward(
-        &self,
-        dpre: &mut D::X,
-        dy: &D::X,
-        pre: &D::X,
-        activation: Activation,
-        inner: usize,
-        rows: usize,
-    ) {
-        let (size, _) = self.sizes();
-        let cost = activation::cost(rows * inner, 5, size);
-        self.call("gate_backward", cost, |d| {
-            d.gate_backward(dpre, dy, pre, activation, inner, rows);
-        });
-    }
 }
 
 impl<D: GatherOps> GatherOps for Meter<D> {

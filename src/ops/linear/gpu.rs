@@ -4,7 +4,8 @@
 use half::bf16;
 
 use super::cuts::{self, MOST_SPLITS};
-use super::hopper::{Matrix, Product};
+use super::gate::Given;
+use super::hopper::Matrix;
 use super::{Linear, LinearOps};
 use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
@@ -52,7 +53,7 @@ impl Tile {
 
 /// How a product is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
+pub(super) struct Cut {
     /// Which of [`TILES`].
     tile: usize,
     /// Shares of k, each a block's.
@@ -97,14 +98,9 @@ fn most_splits(k: usize) -> usize {
     (k.div_ceil(STEP) / 4).clamp(1, MOST_SPLITS)
 }
 
-/// Which kernels can split k.
-fn may_split(op: Op) -> bool {
-    matches!(op, Op::LinearDx | Op::LinearDw)
-}
-
 /// Every cut of a product by these kernels.
-pub(super) fn cuts(key: &Key) -> impl Iterator<Item = ProductCut> {
-    let most = if may_split(key.op) { most_splits(key.k) } else { 1 };
+pub(super) fn cuts(key: Key) -> impl Iterator<Item = ProductCut> {
+    let most = if key.op.may_split() { most_splits(key.k) } else { 1 };
     let steps = key.k.div_ceil(STEP);
     (0..TILES.len()).flat_map(move |tile| {
         cuts::splits(steps, most).map(move |splits| ProductCut::Portable { tile, splits })
@@ -174,14 +170,21 @@ pub(super) fn places<T>(params: &Tensor<T>, at: &Linear) -> (Address, Option<Add
 
 impl Gpu {
     /// Launches the kernel of the cut's tile on blocks for c [m, n].
-    fn multiply(&self, kernels: [&'static str; 3], cut: Cut, m: usize, n: usize, args: &[Arg]) {
+    pub(super) fn multiply(
+        &self,
+        kernels: [&'static str; 3],
+        cut: Cut,
+        m: usize,
+        n: usize,
+        args: &[Arg],
+    ) {
         let tile = &TILES[cut.tile];
         let shape = Shape::new(tile.count(m, n) * cut.splits, tile.threads).shared(tile.shared());
         self.launch(kernels[cut.tile], shape, args);
     }
 
-    fn cut(&self, key: Key) -> Cut {
-        let (Key { m, n, k, .. }, may_split) = (key, may_split(key.op));
+    pub(super) fn cut(&self, key: Key) -> Cut {
+        let (Key { m, n, k, .. }, may_split) = (key, key.op.may_split());
         if let Some(ProductCut::Portable { tile, splits }) = self.cut_of(&key) {
             return Cut::new(tile, if may_split { splits } else { 1 }, k);
         }
@@ -220,11 +223,12 @@ impl Gpu {
             Matrix::dense(x, m, k),
             Matrix::dense(weight, n, k),
         ];
-        if let Some(cut) = self.hopper_cut(Op::Linear, &Product::stored(m, n, k), &[y, x, w]) {
+        let key = Key { op: Op::Linear, m, n, k };
+        if let Some(cut) = self.hopper_cut(key, &[y, x, w]) {
             return self.hopper_linear(cut, y, x, w, bias);
         }
         let kernels = ["linear_large", "linear_medium", "linear_small"];
-        self.multiply(kernels, self.cut(Key { op: Op::Linear, m, n, k }), m, n, &args);
+        self.multiply(kernels, self.cut(key), m, n, &args);
     }
 
     /// [`LinearOps::linear_dx`] on rows anywhere.
@@ -251,12 +255,11 @@ impl Gpu {
         }
         let dy_seen = Matrix { at: dy.at, rows: m, columns: k, stride: dy.stride };
         let [dx_seen, w] = [Matrix::dense(dx, m, n), Matrix::dense(weight, k, n)];
-        if let Some(cut) =
-            self.hopper_cut(Op::LinearDx, &Product::stored(m, n, k), &[dx_seen, dy_seen, w])
-        {
+        let key = Key { op: Op::LinearDx, m, n, k };
+        if let Some(cut) = self.hopper_cut(key, &[dx_seen, dy_seen, w]) {
             return self.hopper_dx(cut, dx_seen, dy_seen, w, into);
         }
-        let cut = self.cut(Key { op: Op::LinearDx, m, n, k });
+        let cut = self.cut(key);
         let partials =
             (cut.splits > 1).then(|| self.workspace(cut.splits * m * n * size_of::<f32>()));
         let args = [
@@ -274,10 +277,22 @@ impl Gpu {
         let kernels = ["linear_dx_large", "linear_dx_medium", "linear_dx_small"];
         self.multiply(kernels, cut, m, n, &args);
         if let Some(partials) = partials {
-            let len = (m * n) as u64;
-            let args = [dx.into(), partials.into(), len.into(), cut.splits.into(), add.into()];
-            self.launch("linear_dx_sum", Shape::each(m * n / 8, 256), &args);
+            self.sum_dx_splits(dx, partials, m * n, cut.splits, into);
         }
+    }
+
+    /// dx [len] = or += the partial results of all splits, in their order.
+    pub(super) fn sum_dx_splits(
+        &self,
+        dx: Address,
+        partials: Address,
+        len: usize,
+        splits: usize,
+        into: Into,
+    ) {
+        let (elements, add) = (len as u64, (into == Into::Add).into());
+        let args = [dx.into(), partials.into(), elements.into(), splits.into(), add];
+        self.launch("linear_dx_sum", Shape::each(len / 8, 256), &args);
     }
 
     /// [`LinearOps::linear_dw`] on rows anywhere.
@@ -302,12 +317,11 @@ impl Gpu {
         if self.library_dw(sums, dy, x, rows) {
             return;
         }
-        if let Some(cut) =
-            self.hopper_cut(Op::LinearDw, &Product::summed(m, n, k), &[dy_seen, x_seen])
-        {
+        let key = Key { op: Op::LinearDw, m, n, k };
+        if let Some(cut) = self.hopper_cut(key, &[dy_seen, x_seen]) {
             return self.hopper_dw(cut, sums, dy_seen, x_seen);
         }
-        let cut = self.cut(Key { op: Op::LinearDw, m, n, k });
+        let cut = self.cut(key);
         let partials =
             (cut.splits > 1).then(|| self.workspace(cut.splits * sums.part() * size_of::<f32>()));
         let args = [
@@ -411,11 +425,25 @@ impl LinearOps for Gpu {
             Matrix::dense(x.at, m, k),
             Matrix::dense(weight, n, k),
         ];
-        if let Some(cut) = self.hopper_cut(Op::LinearAct, &Product::activated(m, n, k), &seen) {
+        let key = Key { op: Op::LinearAct, m, n, k };
+        if let Some(cut) = self.hopper_cut(key, &seen) {
             return self.hopper_linear_act(cut, seen, bias, activation);
         }
         let kernels = ["linear_act_large", "linear_act_medium", "linear_act_small"];
-        self.multiply(kernels, self.cut(Key { op: Op::LinearAct, m, n, k }), m, n, &args);
+        self.multiply(kernels, self.cut(key), m, n, &args);
+    }
+
+    fn linear_gate(
+        &self,
+        y: &mut Tensor<bf16>,
+        pre: &mut Tensor<bf16>,
+        x: &Tensor<bf16>,
+        params: &Tensor<bf16>,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        self.launch_gate(y, pre, Given { from: x, params, at, activation, rows });
     }
 
     fn linear_dx(
@@ -466,11 +494,25 @@ impl LinearOps for Gpu {
             Matrix::dense(dy.at, m, k),
             Matrix::dense(weight, k, n),
         ];
-        if let Some(cut) = self.hopper_cut(Op::LinearDxAct, &Product::activated(m, n, k), &seen) {
+        let key = Key { op: Op::LinearDxAct, m, n, k };
+        if let Some(cut) = self.hopper_cut(key, &seen) {
             return self.hopper_dx_act(cut, seen, activation);
         }
         let kernels = ["linear_dx_act_large", "linear_dx_act_medium", "linear_dx_act_small"];
-        self.multiply(kernels, self.cut(Key { op: Op::LinearDxAct, m, n, k }), m, n, &args);
+        self.multiply(kernels, self.cut(key), m, n, &args);
+    }
+
+    fn linear_dx_gate(
+        &self,
+        dpre: &mut Tensor<bf16>,
+        dy: &Tensor<bf16>,
+        pre: &Tensor<bf16>,
+        params: &Tensor<bf16>,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        self.launch_dx_gate(dpre, pre, Given { from: dy, params, at, activation, rows });
     }
 
     fn linear_dw(

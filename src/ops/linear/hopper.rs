@@ -34,12 +34,15 @@ struct Tile {
     slots: usize,
 }
 
-const TILES: [Tile; 4] = [
+const TILES: [Tile; 5] = [
     Tile { form: Form::Cooperative, m: 128, n: 256, stages: 4, slots: 2 },
     Tile { form: Form::Cooperative, m: 256, n: 128, stages: 4, slots: 2 },
     Tile { form: Form::PingPong, m: 128, n: 192, stages: 4, slots: 4 },
     Tile { form: Form::PingPong, m: 128, n: 128, stages: 5, slots: 4 },
+    Tile { form: Form::Cooperative, m: 256, n: 160, stages: 3, slots: 4 },
 ];
+/// The first of them have kernels for every epilogue, all of them those without an activation.
+const ALL_EPILOGUES: usize = 4;
 
 /// Elements of k that a step takes, and of a tensor map's rows: 128 bytes.
 const STEP: usize = 64;
@@ -58,6 +61,11 @@ impl Tile {
             + barriers * 8
     }
 
+    /// Columns of a box of an operand whose own index is contiguous, and of bf16 results.
+    fn box_columns(&self) -> usize {
+        if self.n.is_multiple_of(64) { 64 } else { 32 }
+    }
+
     /// Rows of tiles that blocks of a cluster make at once, and columns, of c [m, n].
     fn counts(&self, m: usize, n: usize, cluster: usize) -> (usize, usize) {
         (m.div_ceil(self.m * cluster), n.div_ceil(self.n))
@@ -71,32 +79,66 @@ impl Tile {
 enum Epilogue {
     /// Rounded and stored.
     Store,
+    /// The same; k may be split, and partial results added up before.
+    Gradient,
     /// With an activation or its slope, and one more matrix of the results' size.
     Activation,
-    /// Added to f32; k may be split.
+    /// The two halves of a gate's input, and its result besides.
+    Gate,
+    /// A gate's gradient: two matrices of the results' size read, two written.
+    GateGradient,
+    /// Added to f32, by partial results where k is split.
     Sum,
+    /// The same where they lie, in any order.
+    Add,
 }
 
-/// c [m, n] = Σ over k, and what becomes of it.
+impl Epilogue {
+    /// Bytes that cross memory for an element of c, where k is not split.
+    fn bytes(self) -> f64 {
+        match self {
+            Epilogue::Store | Epilogue::Gradient => 2.0,
+            Epilogue::Activation => 4.0,
+            Epilogue::Gate => 3.0,
+            Epilogue::GateGradient | Epilogue::Sum | Epilogue::Add => 8.0,
+        }
+    }
+}
+
+/// A product, and what becomes of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Product {
-    m: usize,
-    n: usize,
-    k: usize,
+struct Product {
+    key: Key,
     epilogue: Epilogue,
 }
 
 impl Product {
-    pub fn stored(m: usize, n: usize, k: usize) -> Product {
-        Product { m, n, k, epilogue: Epilogue::Store }
+    /// `ordered`: shares of a weight gradient are added in their order.
+    fn of(key: Key, ordered: bool) -> Product {
+        let epilogue = match key.op {
+            Op::Linear => Epilogue::Store,
+            Op::LinearAct | Op::LinearDxAct => Epilogue::Activation,
+            Op::LinearGate => Epilogue::Gate,
+            Op::LinearDx => Epilogue::Gradient,
+            Op::LinearDxGate => Epilogue::GateGradient,
+            Op::LinearDw if ordered => Epilogue::Sum,
+            Op::LinearDw => Epilogue::Add,
+        };
+        Product { key, epilogue }
     }
 
-    pub fn activated(m: usize, n: usize, k: usize) -> Product {
-        Product { m, n, k, epilogue: Epilogue::Activation }
+    /// How many of [`TILES`] have a kernel for it.
+    fn tiles(&self) -> usize {
+        match self.epilogue {
+            Epilogue::Activation | Epilogue::Gate | Epilogue::GateGradient => ALL_EPILOGUES,
+            _ => TILES.len(),
+        }
     }
 
-    pub fn summed(m: usize, n: usize, k: usize) -> Product {
-        Product { m, n, k, epilogue: Epilogue::Sum }
+    /// Tiles that have a kernel for it, and clusters that its rows fill.
+    fn forms(self) -> impl Iterator<Item = (usize, usize)> {
+        let clusters = move |tile: usize| if self.key.m > TILES[tile].m { 1..=2 } else { 1..=1 };
+        (0..self.tiles()).flat_map(move |tile| clusters(tile).map(move |cluster| (tile, cluster)))
     }
 }
 
@@ -128,8 +170,8 @@ struct Schedule {
 impl Cut {
     /// `splits` shares of k, fewer if it has not as many steps, on at most `processors` blocks.
     fn new(tile: usize, cluster: usize, splits: usize, p: &Product, processors: usize) -> Cut {
-        let (rows, columns) = TILES[tile].counts(p.m, p.n, cluster);
-        let steps = p.k.div_ceil(STEP).max(1);
+        let (rows, columns) = TILES[tile].counts(p.key.m, p.key.n, cluster);
+        let steps = p.key.k.div_ceil(STEP).max(1);
         let share = steps.div_ceil(splits);
         let splits = steps.div_ceil(share);
         let clusters = (rows * columns * splits).min((processors / cluster).max(1));
@@ -138,6 +180,11 @@ impl Cut {
         let schedule =
             Schedule { rows, columns, splits: shares, steps, share, cluster: cluster as i32 };
         Cut { tile, cluster, splits, blocks: clusters * cluster, schedule }
+    }
+
+    /// As kernels take it.
+    pub fn schedule(&self) -> Arg {
+        Arg::of(self.schedule)
     }
 }
 
@@ -149,10 +196,15 @@ mod chip {
     pub const L2: f64 = 7.0e12 / 132.0;
     /// Bytes a second of device memory, by all.
     pub const MEMORY: f64 = 4.3e12;
-    /// Elements a second that one multiprocessor hands out, one warpgroup alone at it: an epilogue
-    /// takes about 8 instructions an element and thread, with an activation 40, at 1.6 GHz.
+    /// Bytes a second that the L2 adds to what it holds: a guess.
+    pub const ADD: f64 = 1.5e12;
+    /// Elements a second that one multiprocessor hands out, one warpgroup alone at it, at 1.6 GHz:
+    /// instructions an element and thread that an epilogue takes about, and half as many again as
+    /// their results are waited for.
     pub const STORE: f64 = 1.6e9 * 128.0 / 8.0;
     pub const ACTIVATE: f64 = 1.6e9 * 128.0 / 40.0;
+    pub const GATE: f64 = 1.6e9 * 128.0 / 30.0;
+    pub const GATE_GRADIENT: f64 = 1.6e9 * 128.0 / 50.0;
     /// Until the first stage is there, and another launch [s].
     pub const FILL: f64 = 1.5e-6;
     pub const LAUNCH: f64 = 3e-6;
@@ -171,7 +223,9 @@ fn seconds(cut: &Cut, p: &Product) -> f64 {
     let multiply = f64::from(share) * step;
     let rate = match p.epilogue {
         Epilogue::Activation => chip::ACTIVATE,
-        Epilogue::Store | Epilogue::Sum => chip::STORE,
+        Epilogue::Gate => chip::GATE,
+        Epilogue::GateGradient => chip::GATE_GRADIENT,
+        _ => chip::STORE,
     };
     let alone = (tile.m * tile.n) as f64 / rate;
     let block = match tile.form {
@@ -179,38 +233,36 @@ fn seconds(cut: &Cut, p: &Product) -> f64 {
         Form::Cooperative => items * (multiply + alone / 2.0),
         Form::PingPong => items * multiply.max((multiply + alone) / 2.0) + alone,
     };
-    let (m, n, k) = (p.m as f64, p.n as f64, p.k as f64);
+    let [m, n, k] = [p.key.m, p.key.n, p.key.k].map(|extent| extent as f64);
     let results = match p.epilogue {
-        Epilogue::Store => 2.0 * m * n,
-        Epilogue::Activation => 4.0 * m * n,
-        Epilogue::Sum if cut.splits > 1 => 4.0 * m * n * splits,
-        Epilogue::Sum => 8.0 * m * n,
+        Epilogue::Gradient | Epilogue::Sum if cut.splits > 1 => 4.0 * m * n * splits,
+        _ => p.epilogue.bytes() * m * n,
     };
     let memory = (2.0 * (m + n) * k + results) / chip::MEMORY;
-    let sum = 4.0 * m * n * (splits + 2.0) / chip::MEMORY + chip::LAUNCH;
-    chip::FILL + block.max(memory) + if cut.splits > 1 { sum } else { 0.0 }
+    let sum = match p.epilogue {
+        Epilogue::Gradient | Epilogue::Sum if cut.splits > 1 => {
+            4.0 * m * n * (splits + 2.0) / chip::MEMORY + chip::LAUNCH
+        }
+        _ => 0.0,
+    };
+    let added = if p.epilogue == Epilogue::Add { 4.0 * m * n * splits / chip::ADD } else { 0.0 };
+    chip::FILL + block.max(memory).max(added) + sum
 }
 
-/// Shares of k that leave each enough steps to be worth it.
-fn most_splits(k: usize) -> usize {
+/// Most shares of k, each with steps enough to be worth it.
+fn most_splits(key: Key) -> usize {
     const LEAST_SHARE: usize = 8;
-    (k.div_ceil(STEP) / LEAST_SHARE).clamp(1, MOST_SPLITS)
-}
-
-/// Tiles, and clusters that `m` rows fill.
-fn forms(m: usize) -> impl Iterator<Item = (usize, usize)> {
-    let clusters = move |tile: usize| if m > TILES[tile].m { 1..=2 } else { 1..=1 };
-    (0..TILES.len()).flat_map(move |tile| clusters(tile).map(move |cluster| (tile, cluster)))
+    let shares = key.k.div_ceil(STEP) / LEAST_SHARE;
+    if key.op.may_split() { shares.clamp(1, MOST_SPLITS) } else { 1 }
 }
 
 /// Every cut of a product by these kernels, on all processors.
-pub(super) fn cuts(key: &Key, processors: usize) -> impl Iterator<Item = ProductCut> {
-    let most = if key.op == Op::LinearDw { most_splits(key.k) } else { 1 };
-    let steps = key.k.div_ceil(STEP);
-    forms(key.m).flat_map(move |(tile, cluster)| {
+pub(super) fn cuts(key: Key, processors: usize) -> impl Iterator<Item = ProductCut> {
+    let p = Product::of(key, true);
+    p.forms().flat_map(move |(tile, cluster)| {
         let blocks = (processors / cluster).max(1) * cluster;
         let cut = move |splits| ProductCut::Hopper { tile, cluster, splits, blocks };
-        cuts::splits(steps, most).map(cut)
+        cuts::splits(key.k.div_ceil(STEP), most_splits(key)).map(cut)
     })
 }
 
@@ -219,9 +271,9 @@ pub(super) fn cuts(key: &Key, processors: usize) -> impl Iterator<Item = Product
 /// epilogue, which decides where k is short; and a split more fills the last wave, for writing and
 /// reading the results once more.
 fn choose(p: &Product, processors: usize) -> Cut {
-    let most = if p.epilogue == Epilogue::Sum { most_splits(p.k) } else { 1 };
-    let all = forms(p.m);
-    let all = all.flat_map(|(tile, cluster)| (1..=most).map(move |splits| (tile, cluster, splits)));
+    let most = most_splits(p.key);
+    let splits = |(tile, cluster)| (1..=most).map(move |splits| (tile, cluster, splits));
+    let all = p.forms().flat_map(splits);
     let cuts = all.map(|(tile, cluster, splits)| Cut::new(tile, cluster, splits, p, processors));
     let best = cuts.min_by(|a, b| seconds(a, p).total_cmp(&seconds(b, p)));
     best.expect("there are tiles")
@@ -253,33 +305,34 @@ impl Matrix {
 
 /// Which index of an operand is the contiguous one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Major {
+pub(super) enum Major {
     K,
     Outer,
 }
 
 /// How many rows of results a warp hands out at a time.
-const PIECE_ROWS: usize = 16;
+pub(super) const PIECE_ROWS: usize = 16;
 
 impl Gpu {
     /// How these kernels cut a product of such matrices; none if it is not theirs.
-    pub(super) fn hopper_cut(&self, op: Op, p: &Product, matrices: &[Matrix]) -> Option<Cut> {
-        let takes =
-            self.has_hopper() && p.m > 0 && p.n > 0 && matrices.iter().all(Matrix::is_aligned);
+    pub(super) fn hopper_cut(&self, key: Key, matrices: &[Matrix]) -> Option<Cut> {
+        let p = Product::of(key, self.is_deterministic());
+        let aligned = matrices.iter().all(Matrix::is_aligned);
+        let takes = self.has_hopper() && key.m > 0 && key.n > 0 && aligned;
         let processors = self.driver().properties().processors as usize;
-        match self.cut_of(&Key { op, m: p.m, n: p.n, k: p.k }) {
+        match self.cut_of(&key) {
             _ if !takes => None,
             Some(ProductCut::Portable { .. }) => None,
-            Some(ProductCut::Hopper { tile, cluster, splits, blocks }) => {
-                let splits = if p.epilogue == Epilogue::Sum { splits } else { 1 };
-                Some(Cut::new(tile, cluster, splits, p, blocks))
+            Some(ProductCut::Hopper { tile, cluster, splits, blocks }) if tile < p.tiles() => {
+                let splits = if key.op.may_split() { splits } else { 1 };
+                Some(Cut::new(tile, cluster, splits, &p, blocks))
             }
             None if matches!(self.gemm(), Gemm::Portable | Gemm::Cublaslt) => None,
-            None => Some(choose(p, processors)),
+            _ => Some(choose(&p, processors)),
         }
     }
 
-    /// A matrix in boxes of [rows, columns], swizzled by 128 bytes.
+    /// A matrix in boxes of [rows, columns], 64 or 32 of these, swizzled by a row's bytes.
     pub(super) fn matrix_map(&self, x: Matrix, rows: usize, columns: usize) -> TensorMap {
         self.tensor_map(&TileShape {
             base: x.at,
@@ -287,12 +340,17 @@ impl Gpu {
             dims: &[x.columns as u64, x.rows as u64],
             strides: &[x.stride as u64 * 2],
             tile: &[columns as u32, rows as u32],
-            swizzle: 128,
+            swizzle: columns as u32 * 2,
         })
     }
 
     /// Maps of a and b, whose panels are [M, 64 k] and, half by half, [N, 64 k].
-    fn operand_maps(&self, cut: Cut, a: (Matrix, Major), b: (Matrix, Major)) -> [Arg; 2] {
+    pub(super) fn operand_maps(
+        &self,
+        cut: Cut,
+        a: (Matrix, Major),
+        b: (Matrix, Major),
+    ) -> [Arg; 2] {
         let tile = &TILES[cut.tile];
         let a = match a.1 {
             Major::K => self.matrix_map(a.0, tile.m, STEP),
@@ -300,16 +358,35 @@ impl Gpu {
         };
         let b = match b.1 {
             Major::K => self.matrix_map(b.0, tile.n / 2, STEP),
-            Major::Outer => self.matrix_map(b.0, STEP / 2, 64),
+            Major::Outer => self.matrix_map(b.0, STEP / 2, tile.box_columns()),
         };
         [a.into(), b.into()]
     }
 
-    fn results_map(&self, c: Matrix) -> Arg {
-        self.matrix_map(c, PIECE_ROWS, 64).into()
+    /// In the pieces that a warp hands out.
+    pub(super) fn boxes_map(&self, c: Matrix, columns: usize) -> Arg {
+        self.matrix_map(c, PIECE_ROWS, columns).into()
     }
 
-    fn launch_hopper(&self, kernels: [&'static str; 4], cut: Cut, args: &[Arg]) {
+    fn results_map(&self, cut: Cut, c: Matrix) -> Arg {
+        self.boxes_map(c, TILES[cut.tile].box_columns())
+    }
+
+    /// f32 [splits, m, n], the splits `part` elements apart.
+    fn sums_map(&self, base: Address, [n, m, splits]: [usize; 3], part: usize) -> Arg {
+        let bytes = size_of::<f32>();
+        let map = self.tensor_map(&TileShape {
+            base,
+            element_bytes: bytes as u32,
+            dims: &[n as u64, m as u64, splits as u64],
+            strides: &[n * bytes, part * bytes].map(|stride| stride as u64),
+            tile: &[32, PIECE_ROWS as u32, 1],
+            swizzle: 128,
+        });
+        map.into()
+    }
+
+    pub(super) fn launch_hopper(&self, kernels: &[&'static str], cut: Cut, args: &[Arg]) {
         let shape = Shape::new(cut.blocks, THREADS).cluster(cut.cluster);
         self.launch(kernels[cut.tile], shape.shared(TILES[cut.tile].shared()), args);
     }
@@ -324,15 +401,16 @@ impl Gpu {
         bias: Option<Address>,
     ) {
         let [a, b] = self.operand_maps(cut, (x, Major::K), (w, Major::K));
-        let (columns, schedule) = (y.columns.into(), Arg::of(cut.schedule));
-        let args = [a, b, self.results_map(y), bias.into(), columns, schedule];
+        let (columns, schedule) = (y.columns.into(), cut.schedule());
+        let args = [a, b, self.results_map(cut, y), bias.into(), columns, schedule];
         let kernels = [
             "linear_coop_128x256",
             "linear_coop_256x128",
             "linear_ping_128x192",
             "linear_ping_128x128",
+            "linear_coop_256x160",
         ];
-        self.launch_hopper(kernels, cut, &args);
+        self.launch_hopper(&kernels, cut, &args);
     }
 
     /// pre [m, n] = x [m, k] Wᵀ + b, y = act(pre)
@@ -344,9 +422,9 @@ impl Gpu {
         activation: Activation,
     ) {
         let [a, b] = self.operand_maps(cut, (x, Major::K), (w, Major::K));
-        let [y_map, pre] = [y, pre].map(|c| self.results_map(c));
+        let [y_map, pre] = [y, pre].map(|c| self.results_map(cut, c));
         let (columns, activation) = (y.columns.into(), (activation as i32).into());
-        let schedule = Arg::of(cut.schedule);
+        let schedule = cut.schedule();
         let args = [a, b, y_map, pre, bias.into(), columns, activation, schedule];
         let kernels = [
             "linear_act_coop_128x256",
@@ -354,21 +432,36 @@ impl Gpu {
             "linear_act_ping_128x192",
             "linear_act_ping_128x128",
         ];
-        self.launch_hopper(kernels, cut, &args);
+        self.launch_hopper(&kernels, cut, &args);
     }
 
     /// dx [m, n] = or += dy [m, k] W [k, n]
     pub(super) fn hopper_dx(&self, cut: Cut, dx: Matrix, dy: Matrix, w: Matrix, into: Into) {
         let [a, b] = self.operand_maps(cut, (dy, Major::K), (w, Major::Outer));
-        let (add, schedule) = ((into == Into::Add).into(), Arg::of(cut.schedule));
-        let args = [a, b, self.results_map(dx), add, schedule];
+        if cut.splits > 1 {
+            let (m, n) = (dx.rows, dx.columns);
+            let partials = self.workspace(cut.splits * m * n * size_of::<f32>());
+            let map = self.sums_map(partials, [n, m, cut.splits], m * n);
+            let kernels = [
+                "linear_dx_split_coop_128x256",
+                "linear_dx_split_coop_256x128",
+                "linear_dx_split_ping_128x192",
+                "linear_dx_split_ping_128x128",
+                "linear_dx_split_coop_256x160",
+            ];
+            self.launch_hopper(&kernels, cut, &[a, b, map, cut.schedule()]);
+            return self.sum_dx_splits(dx.at, partials, m * n, cut.splits, into);
+        }
+        let (add, schedule) = ((into == Into::Add).into(), cut.schedule());
+        let args = [a, b, self.results_map(cut, dx), add, schedule];
         let kernels = [
             "linear_dx_coop_128x256",
             "linear_dx_coop_256x128",
             "linear_dx_ping_128x192",
             "linear_dx_ping_128x128",
+            "linear_dx_coop_256x160",
         ];
-        self.launch_hopper(kernels, cut, &args);
+        self.launch_hopper(&kernels, cut, &args);
     }
 
     /// dpre [m, n] = (dy [m, k] W [k, n]) ∘ act'(pre)
@@ -379,42 +472,39 @@ impl Gpu {
         activation: Activation,
     ) {
         let [a, b] = self.operand_maps(cut, (dy, Major::K), (w, Major::Outer));
-        let [dpre, pre] = [dpre, pre].map(|c| self.results_map(c));
-        let args = [a, b, dpre, pre, (activation as i32).into(), Arg::of(cut.schedule)];
+        let [dpre, pre] = [dpre, pre].map(|c| self.results_map(cut, c));
+        let args = [a, b, dpre, pre, (activation as i32).into(), cut.schedule()];
         let kernels = [
             "linear_dx_act_coop_128x256",
             "linear_dx_act_coop_256x128",
             "linear_dx_act_ping_128x192",
             "linear_dx_act_ping_128x128",
         ];
-        self.launch_hopper(kernels, cut, &args);
+        self.launch_hopper(&kernels, cut, &args);
     }
 
     /// dW [m, n] += dyᵀ x, db [m] += Σ dy over rows; dy [k, m], x [k, n].
     pub(super) fn hopper_dw(&self, cut: Cut, sums: Sums, dy: Matrix, x: Matrix) {
         let (m, n, part) = (sums.m, sums.n, sums.part());
         let bytes = size_of::<f32>();
-        let split = cut.splits > 1;
+        // In any order, all are added to dW and db themselves.
+        let split = cut.splits > 1 && self.is_deterministic();
+        let parts = if split { cut.splits } else { 1 };
         let partials = split.then(|| self.workspace(cut.splits * part * bytes));
-        let dw = self.tensor_map(&TileShape {
-            base: partials.unwrap_or(sums.dw),
-            element_bytes: bytes as u32,
-            dims: &[n as u64, m as u64, cut.splits as u64],
-            strides: &[n * bytes, part * bytes].map(|stride| stride as u64),
-            tile: &[32, PIECE_ROWS as u32, 1],
-            swizzle: 128,
-        });
+        let dw = self.sums_map(partials.unwrap_or(sums.dw), [n, m, parts], part);
         let db = sums.db.map(|db| partials.map_or(db, |partials| partials.offset(m * n * bytes)));
         let [a, b] = self.operand_maps(cut, (dy, Major::Outer), (x, Major::Outer));
-        let (stride, add, schedule) = ((part as u64).into(), (!split).into(), cut.schedule);
-        let args = [a, b, dw.into(), db.into(), stride, m.into(), add, Arg::of(schedule)];
+        let part = if split { part as u64 } else { 0 };
+        let (stride, add) = (part.into(), (!split).into());
+        let args = [a, b, dw, db.into(), stride, m.into(), add, cut.schedule()];
         let kernels = [
             "linear_dw_coop_128x256",
             "linear_dw_coop_256x128",
             "linear_dw_ping_128x192",
             "linear_dw_ping_128x128",
+            "linear_dw_coop_256x160",
         ];
-        self.launch_hopper(kernels, cut, &args);
+        self.launch_hopper(&kernels, cut, &args);
         if let Some(partials) = partials {
             self.sum_splits(sums, partials, cut.splits);
         }
@@ -422,108 +512,4 @@ impl Gpu {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOKENS: usize = 65_536;
-
-    #[test]
-    fn tiles_fit_a_block() {
-        for tile in &TILES {
-            assert!(tile.shared() <= 227 * 1024, "{tile:?}: {} bytes", tile.shared());
-        }
-    }
-
-    #[test]
-    fn short_sums_take_turns_and_weight_gradients_fill_whole_waves() {
-        let forward = choose(&Product::activated(TOKENS, 3072, 768), 132);
-        assert_eq!(TILES[forward.tile].form, Form::PingPong);
-        assert_eq!((forward.cluster, forward.splits, forward.blocks), (2, 1, 132));
-        for (n_out, n_in) in [(768, 768), (2304, 768), (3072, 768), (768, 3072), (1024, 1024)] {
-            let cut = choose(&Product::summed(n_out, n_in, TOKENS), 132);
-            let Schedule { rows, columns, splits, .. } = cut.schedule;
-            let items = (rows * columns * splits) as usize * cut.cluster;
-            let waves = items.div_ceil(132);
-            assert!(items as f64 > 0.93 * (waves * 132) as f64, "{cut:?} leaves many idle");
-        }
-    }
-
-    #[test]
-    fn shares_cover_k_and_none_is_empty() {
-        for k in [1, 64, 65, 200, 4096, TOKENS] {
-            for splits in 1..70 {
-                let cut = Cut::new(0, 1, splits, &Product::summed(300, 300, k), 132);
-                let (steps, share) = (cut.schedule.steps, cut.schedule.share);
-                assert_eq!(steps as usize, k.div_ceil(STEP));
-                let before = (cut.splits as i32 - 1) * share;
-                assert!(before < steps && steps <= before + share, "{k} / {splits}: {cut:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn blocks_are_whole_clusters_and_none_is_idle() {
-        let cut = Cut::new(0, 2, 1, &Product::stored(200, 300, 64), 132);
-        assert_eq!((cut.schedule.rows, cut.schedule.columns, cut.blocks), (1, 2, 4));
-        let cut = Cut::new(2, 2, 1, &Product::stored(TOKENS, 768, 768), 131);
-        assert_eq!(cut.blocks, 130);
-    }
-
-    /// benches/results/products-predicted.md:
-    /// `cargo test --release --lib hopper::tests::predictions -- --ignored --nocapture`
-    #[test]
-    #[ignore = "prints a table"]
-    fn predictions() {
-        println!(
-            "| model | product | m × n × k | tile | stages | shared B | blocks × waves | k / \
-                  | GB | TFLOP | floor µs | predicted µs | floor / predicted |"
-        );
-        println!("|{}", "---|".repeat(13));
-        for (model, c) in [("d = 768", 768), ("d = 1024", 1024), ("d = 1600", 1600)] {
-            let layers = [("qkv", c, 3 * c), ("out", c, c), ("fc", c, 4 * c), ("proj", 4 * c, c)];
-            for (layer, n_in, n_out) in layers {
-                let stored = (Product::stored as fn(usize, usize, usize) -> Product, "");
-                let activated = (Product::activated as fn(usize, usize, usize) -> Product, ", act");
-                let forward = if layer == "fc" { activated } else { stored };
-                let dx = if layer == "proj" { activated } else { stored };
-                for (what, p) in [
-                    (format!("y{}", forward.1), forward.0(TOKENS, n_out, n_in)),
-                    (format!("dx{}", dx.1), dx.0(TOKENS, n_in, n_out)),
-                    ("dW, db".into(), Product::summed(n_out, n_in, TOKENS)),
-                ] {
-                    println!("| {model} | {layer} {what} {}", row(&p));
-                }
-            }
-        }
-    }
-
-    fn row(p: &Product) -> String {
-        let cut = choose(p, 132);
-        let tile = &TILES[cut.tile];
-        let form = if tile.form == Form::PingPong { "ping" } else { "coop" };
-        let Schedule { rows, columns, splits, .. } = cut.schedule;
-        let items = (rows * columns * splits) as f64 * cut.cluster as f64;
-        let (m, n, k) = (p.m as f64, p.n as f64, p.k as f64);
-        let results = match p.epilogue {
-            Epilogue::Store => 2.0,
-            Epilogue::Activation => 4.0,
-            Epilogue::Sum => 8.0,
-        };
-        let (bytes, flops) = (2.0 * (m + n) * k + results * m * n, 2.0 * m * n * k);
-        let floor = (flops / 790e12).max(bytes / chip::MEMORY);
-        let time = seconds(&cut, p);
-        let tile_words = format!("{form} {} × {}", tile.m, tile.n);
-        let blocks = format!("{} × {:.2}", cut.blocks, items / cut.blocks as f64);
-        let work = format!("{:.2} | {:.3}", bytes / 1e9, flops / 1e12);
-        let times = format!("{:.0} | {:.0} | {:.2}", floor * 1e6, time * 1e6, floor / time);
-        format!(
-            "| {} × {} × {} | {tile_words} | {} | {} | {blocks} | {} | {work} | {times} |",
-            p.m,
-            p.n,
-            p.k,
-            tile.stages,
-            tile.shared(),
-            cut.splits
-        )
-    }
-}
+mod tests;

@@ -2,11 +2,13 @@
 //! our products do on their way out. To measure ours beside, and to check them; no model runs on it
 //! unless it is asked to. What the library does not take, `kernels/product.cu` does.
 
+use half::bf16;
+
 use super::gpu::{Rows, Sums};
-use crate::device::gpu::Gpu;
 use crate::device::gpu::cuda::blas::{ALIGNED, Kind, Product};
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::Shape;
+use crate::device::gpu::{Gemm, Gpu};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, launch_act_backward};
 
@@ -99,6 +101,49 @@ impl Gpu {
         if done {
             let [rows, n_in, _] = sizes;
             launch_act_backward(self, [dpre, dpre, pre], activation, rows * n_in);
+        }
+        done
+    }
+
+    /// pre [rows, 2F] = x Wᵀ + b, y [rows, F] = act(a) ∘ g with [a, g] = pre
+    pub(super) fn library_gate(
+        &self,
+        [y, pre]: [Address; 2],
+        x: Address,
+        weight: Address,
+        bias: Option<Address>,
+        sizes: Sizes,
+        activation: Activation,
+    ) -> bool {
+        let [rows, _, n] = sizes;
+        let done = self.library_linear(Rows { at: pre, stride: n }, x, weight, bias, sizes);
+        if done {
+            let number = (activation as i32).into();
+            let args = [y.into(), pre.into(), rows.into(), (n / 2).into(), number];
+            self.launch("library_gate", Shape::each(rows * n / 2, 256), &args);
+        }
+        done
+    }
+
+    /// dpre [rows, 2F] = [d ∘ g ∘ act'(a), d ∘ act(a)], d [rows, F] = dy W, rounded in between.
+    pub(super) fn library_dx_gate(
+        &self,
+        [dpre, pre]: [Address; 2],
+        dy: Rows,
+        weight: Address,
+        sizes: Sizes,
+        activation: Activation,
+    ) -> bool {
+        if self.gemm() != Gemm::Cublaslt {
+            return false;
+        }
+        let [rows, inner, _] = sizes;
+        let d = self.workspace(rows * inner * size_of::<bf16>());
+        let done = self.library_dx(d, dy, weight, sizes, Into::Set);
+        if done {
+            let number = (activation as i32).into();
+            let args = [dpre.into(), d.into(), pre.into(), rows.into(), inner.into(), number];
+            self.launch("library_gate_backward", Shape::each(rows * inner, 256), &args);
         }
         done
     }

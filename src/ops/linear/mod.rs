@@ -1,10 +1,11 @@
 //! Products with a weight matrix: y = x Wᵀ + b, W [n_out, n_in] as torch's `Linear` stores it.
 //!
 //!   dx = dy W,  dW += dyᵀ x,  db += Σ dy over rows
-//! What a fast kernel does in its epilogue is part of the op: the bias, the activation with its
-//! saved input, and the activation's gradient.
+//! What a fast kernel does in its epilogue is part of the op: the bias, the activation or gate with
+//! its saved input, and their gradients.
 
 mod cuts;
+mod gate;
 mod gpu;
 mod hopper;
 mod ladder;
@@ -12,7 +13,7 @@ mod library;
 
 use rayon::prelude::*;
 
-use super::activation::Activation;
+use super::activation::{Activation, gate_rows, gate_rows_backward};
 use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
@@ -49,6 +50,19 @@ pub trait LinearOps: Memory {
         rows: usize,
     );
 
+    /// pre [N, 2F] = x Wᵀ + b, y [N, F] = act(a) ∘ g with [a, g] = pre; W [2F, n_in]
+    #[allow(clippy::too_many_arguments)]
+    fn linear_gate(
+        &self,
+        y: &mut Self::X,
+        pre: &mut Self::X,
+        x: &Self::X,
+        params: &Self::X,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    );
+
     /// dx [N, n_in] = or += dy [N, n_out] W
     fn linear_dx(
         &self,
@@ -63,6 +77,20 @@ pub trait LinearOps: Memory {
     /// dpre [N, n_in] = (dy [N, n_out] W) ∘ act'(pre [N, n_in]), where act(pre) was the input
     #[allow(clippy::too_many_arguments)]
     fn linear_dx_act(
+        &self,
+        dpre: &mut Self::X,
+        dy: &Self::X,
+        pre: &Self::X,
+        params: &Self::X,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    );
+
+    /// dpre [N, 2F] = [d ∘ g ∘ act'(a), d ∘ act(a)] with d [N, F] = dy [N, n_out] W and
+    /// [a, g] = pre [N, 2F], where act(a) ∘ g was the input; W [n_out, F]
+    #[allow(clippy::too_many_arguments)]
+    fn linear_dx_gate(
         &self,
         dpre: &mut Self::X,
         dy: &Self::X,
@@ -88,7 +116,8 @@ pub trait LinearOps: Memory {
 }
 
 /// One product with the weight, either way: [rows, n_in], [rows, n_out] and W cross memory, and
-/// `extra` more columns of [rows]: a saved pre-activation, or what is added to.
+/// `extra` more columns of [rows]: a saved pre-activation, both halves of a gate's input and of its
+/// gradient, or what is added to.
 pub fn cost(at: &Linear, rows: usize, extra: usize, size: usize) -> Cost {
     let (i, o) = (at.n_in, at.n_out);
     Cost {
@@ -135,6 +164,23 @@ impl<E: Element> LinearOps for Cpu<E> {
         });
     }
 
+    fn linear_gate(
+        &self,
+        y: &mut Vec<E>,
+        pre: &mut Vec<E>,
+        x: &Vec<E>,
+        params: &Vec<E>,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        let (n, inner) = (at.n_out, at.n_out / 2);
+        linear_rows(&mut pre[..rows * n], &x[..rows * at.n_in], params, at);
+        for_row_blocks(&mut y[..rows * inner], inner, |first, y| {
+            gate_rows(y, &pre[first * n..], activation, inner);
+        });
+    }
+
     fn linear_dx(
         &self,
         dx: &mut Vec<E>,
@@ -169,6 +215,30 @@ impl<E: Element> LinearOps for Cpu<E> {
                 }
             }
         });
+    }
+
+    fn linear_dx_gate(
+        &self,
+        dpre: &mut Vec<E>,
+        dy: &Vec<E>,
+        pre: &Vec<E>,
+        params: &Vec<E>,
+        at: &Linear,
+        activation: Activation,
+        rows: usize,
+    ) {
+        let (inner, task) = (at.n_in, product_rows(rows));
+        let w = Mat::new(&params[at.weight.range()], at.n_out, inner);
+        let (dpre, pre) = (&mut dpre[..rows * 2 * inner], &pre[..rows * 2 * inner]);
+        dpre.par_chunks_mut(task * 2 * inner)
+            .zip(dy[..rows * at.n_out].par_chunks(task * at.n_out))
+            .zip(pre.par_chunks(task * 2 * inner))
+            .for_each(|((dpre, dy), pre)| {
+                let rows = dy.len() / at.n_out;
+                let mut d = vec![E::Acc::ZERO; rows * inner];
+                product(&mut d, Mat::new(dy, rows, at.n_out), w, Into::Set);
+                gate_rows_backward(dpre, &d, pre, activation, inner);
+            });
     }
 
     fn linear_dw(
