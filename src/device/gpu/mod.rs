@@ -93,6 +93,7 @@ struct State {
     /// What lives within one op: address and bytes.
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
+    attention_cut: Cell<Option<AttentionCut>>,
     /// Whether a kernel may begin before the one before it has ended.
     overlaps: Cell<bool>,
     /// Work that is taken down instead of being done; see [`replay`].
@@ -127,7 +128,18 @@ pub enum ProductCut {
     Hopper { tile: usize, cluster: usize, splits: usize, blocks: usize },
 }
 
-/// Tables of constants that kernels read, each brought once.
+/// Which kernels attend where the choice is not left to the host: for checks, which must meet all
+/// of them at any shape, and for benches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionCut {
+    /// kernels/attention.cu, which run on every chip.
+    Portable,
+    /// kernels/attention_hopper.cu, with so many queries a block of the forward and so many blocks
+    /// at most.
+    Hopper { queries: usize, blocks: usize },
+}
+
+/// Tables of constants that kernels read, each brought once; before them, words of zeros.
 #[derive(Debug, Default)]
 struct Tables {
     /// [`TABLES`] bytes, once there are any.
@@ -140,6 +152,9 @@ struct Tables {
 
 /// Room for all tables: the optimizer's, 16 bytes a group, is the only one so far.
 const TABLES: usize = 64 << 10;
+
+/// Bytes before them that are zero between launches; see [`Gpu::counter`].
+const COUNTERS: usize = 16;
 
 impl Tables {
     /// Where a table begins that is there.
@@ -167,11 +182,13 @@ impl Tables {
 
     /// Where they lie.
     fn take(&mut self, driver: &dyn Driver) -> Result<Address> {
-        let memory = match self.memory {
-            Some(memory) => memory,
-            None => driver.alloc(TABLES, Class::Workspace.label())?,
-        };
+        if let Some(memory) = self.memory {
+            return Ok(memory);
+        }
+        let memory = driver.alloc(TABLES, Class::Workspace.label())?;
         self.memory = Some(memory);
+        self.bytes.resize(COUNTERS, 0);
+        driver.fill(memory, 0, COUNTERS)?;
         Ok(memory)
     }
 }
@@ -231,6 +248,7 @@ impl Gpu {
             fault: RefCell::default(),
             workspace,
             product_cut: Cell::default(),
+            attention_cut: Cell::default(),
             overlaps: Cell::default(),
             noting: RefCell::default(),
             tables: RefCell::default(),
@@ -289,6 +307,15 @@ impl Gpu {
         self.state.product_cut.get()
     }
 
+    /// Attends from now on so; `None` leaves it to the host again.
+    pub fn fix_attention(&self, cut: Option<AttentionCut>) {
+        self.state.attention_cut.set(cut);
+    }
+
+    pub(crate) fn fixed_attention(&self) -> Option<AttentionCut> {
+        self.state.attention_cut.get()
+    }
+
     fn fail(&self, op: &str, error: &DriverError) {
         self.state.fail(op, error);
     }
@@ -327,6 +354,14 @@ impl Gpu {
         let tables = &self.state.tables;
         let placed = self.state.attempt("table", |d| tables.borrow_mut().place(bytes, d));
         placed.unwrap_or(Address(0))
+    }
+
+    /// A word that is zero, for blocks of a kernel to count with; the last one sets it to zero
+    /// again.
+    pub(crate) fn counter(&self) -> Address {
+        let tables = &self.state.tables;
+        let taken = self.state.attempt("counter", |d| tables.borrow_mut().take(d));
+        taken.unwrap_or(Address(0))
     }
 
     /// How TMA sees a tensor.
