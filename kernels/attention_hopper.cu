@@ -29,9 +29,12 @@ using namespace attention;
 
 namespace {
 
-template <int D_, int GROUPS_>
+template <int D_, int GROUPS_, bool DROPOUT_>
 struct Forward {
     static constexpr int D = D_, GROUPS = GROUPS_;
+    static constexpr bool DROPOUT = DROPOUT_;
+    // Whether a warpgroup leaves out tiles that its own queries do not see: where registers suffice.
+    static constexpr bool SKIPS = GROUPS == 2;
     static constexpr int QUERIES = GROUPS * 64, KEYS = 128, STAGES = D <= 64 ? 4 : 2;
     // Of 65,536, a thread: the launch's share goes from the producer to the consumers.
     static constexpr int PRODUCER = GROUPS == 2 ? 40 : 32, CONSUMER = GROUPS == 2 ? 232 : 160;
@@ -92,15 +95,28 @@ private:
 };
 
 // The keys that an item's queries see: from a multiple of 8, so that a row's dropout mask begins
-// with a whole block of it.
+// with a whole block of it. In tiles, of which a warpgroup's own queries may see fewer: from
+// `first` to before `last`.
 struct Keys {
     int begin, tiles;
+    int first, last;
 
     template <class F>
     __device__ __forceinline__ static Keys of(const Item& item, Band band) {
         const int begin = max(item.start - band.behind, 0) & ~7;
         const int end = min(min(item.start + F::QUERIES, item.length) + band.ahead, item.length);
-        return {begin, ceil_div(end - begin, F::KEYS)};
+        return {begin, ceil_div(end - begin, F::KEYS), 0, 0};
+    }
+    // With the tiles that the 64 queries from `row` see; none beyond the sequence.
+    template <class F>
+    __device__ __forceinline__ static Keys of_group(const Item& item, int row, Band band) {
+        Keys keys = of<F>(item, band);
+        if constexpr (!F::SKIPS) keys.last = keys.tiles;
+        if (!F::SKIPS || row >= item.length) return keys;
+        const int end = min(min(row + 64, item.length) + band.ahead, item.length);
+        keys.first = max(row - band.behind - keys.begin, 0) / F::KEYS;
+        keys.last = ceil_div(end - keys.begin, F::KEYS);
+        return keys;
     }
 };
 
@@ -221,11 +237,12 @@ __device__ __forceinline__ void drop(float (&p)[64], const unsigned (&kept)[2]) 
 }
 
 // One warpgroup: 64 queries of every item.
-template <class F, bool DROPOUT>
+template <class F>
 __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, float* lse_gmem,
                                         int heads, Band band, float scale,
                                         const Dropout& dropout) {
     constexpr int D = F::D, KEYS = F::KEYS;
+    constexpr bool DROPOUT = F::DROPOUT;
     const int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     const auto release = [&](uint64_t* empty) {
         __syncwarp();
@@ -238,9 +255,9 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
         ptx::mbarrier_wait(shared.q_full(slot.stage), slot.parity);
         const Item item = shared.item(slot.stage);
         if (item.length == 0) break;
-        const Keys keys = Keys::of<F>(item, band);
-        const uint32_t q_smem = ptx::shared_address(shared.q(slot.stage));
         const int group_row = item.start + group * 64, row = group_row + warp * 16;
+        const Keys keys = Keys::of_group<F>(item, group_row, band);
+        const uint32_t q_smem = ptx::shared_address(shared.q(slot.stage));
         Softmax softmax = {scale * LOG2E};
         float s[KEYS / 2], o[D / 2];
         uint32_t p[KEYS / 4];
@@ -276,21 +293,44 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
             return outgrown;
         };
 
+        // Tiles that the others need.
+        const auto pass = [&](int tiles) {
+            for (int tile = 0; tile < tiles; tile++, at.next()) {
+                turns.wait();
+                turns.pass();
+#pragma unroll
+                for (int v = 0; v < 2; v++) {
+                    ptx::mbarrier_wait(shared.full(at.stage) + v, at.parity);
+                    release(shared.empty(at.stage) + v);
+                }
+            }
+        };
+
+        if constexpr (F::SKIPS) {
+            pass(keys.first);
+            if (keys.first == keys.last) {
+                pass(keys.tiles);
+                release(shared.q_empty(slot.stage));
+                continue;
+            }
+        }
         ptx::mbarrier_wait(shared.full(at.stage), at.parity);
+        turns.wait();
         ask_scores(at.stage);
-        draw(0);
+        turns.pass();
+        draw(keys.first);
         ptx::wgmma_wait<0>(s);
         release(shared.empty(at.stage));
-        weigh(0);
+        weigh(keys.first);
         to_operand(p, s);
-        for (int tile = 1; tile < keys.tiles; tile++) {
+        for (int tile = keys.first + 1; tile < keys.last; tile++) {
             const Cursor<F::STAGES> before = at;
             at.next();
             ptx::mbarrier_wait(shared.full(at.stage), at.parity);
             ptx::mbarrier_wait(shared.full(before.stage) + 1, before.parity);
             turns.wait();
             ask_scores(at.stage);
-            ask_sums(before.stage, tile > 1);
+            ask_sums(before.stage, tile > keys.first + 1);
             turns.pass();
             draw(tile);
             ptx::wgmma_wait<1>(s);
@@ -305,10 +345,11 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
             to_operand(p, s);
         }
         ptx::mbarrier_wait(shared.full(at.stage) + 1, at.parity);
-        ask_sums(at.stage, keys.tiles > 1);
+        ask_sums(at.stage, keys.last > keys.first + 1);
         ptx::wgmma_wait<0>(o);
         release(shared.empty(at.stage) + 1);
         at.next();
+        if constexpr (F::SKIPS) pass(keys.tiles - keys.last);
 
         float factor[2];
 #pragma unroll
@@ -334,7 +375,7 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
     turns.end();
 }
 
-template <class F, bool DROPOUT>
+template <class F>
 __device__ __forceinline__ void forward(const CUtensorMap* q_map, const CUtensorMap* kv_map,
                                         bf16* o, float* lse, const Batch& batch, Band band,
                                         float scale, const Dropout& dropout) {
@@ -347,7 +388,7 @@ __device__ __forceinline__ void forward(const CUtensorMap* q_map, const CUtensor
         if (threadIdx.x < 32) produce<F>(shared, q_map, kv_map, batch, band);
     } else {
         ptx::registers_increase<F::CONSUMER>();
-        consume<F, DROPOUT>(shared, o, lse, batch.heads, band, scale, dropout);
+        consume<F>(shared, o, lse, batch.heads, band, scale, dropout);
     }
 }
 
@@ -361,7 +402,7 @@ __device__ __forceinline__ void forward(const CUtensorMap* q_map, const CUtensor
              const __grid_constant__ Batch batch, const __grid_constant__ Band band,             \
              float scale, const __grid_constant__ Dropout dropout) {                             \
         begin_kernel();                                                                          \
-        forward<Forward<D, GROUPS>, DROPOUT>(&q_map, &kv_map, o, lse, batch, band, scale,        \
+        forward<Forward<D, GROUPS, DROPOUT>>(&q_map, &kv_map, o, lse, batch, band, scale,        \
                                              dropout);                                           \
     }                                                                                            \
     EXPORT_KERNEL(name, name)
@@ -370,4 +411,3 @@ ATTENTION(attention_hopper_64x128, 64, 2, false)
 ATTENTION(attention_hopper_64x192, 64, 3, false)
 ATTENTION(attention_hopper_128x128, 128, 2, false)
 ATTENTION(attention_hopper_64x128_dropout, 64, 2, true)
-ATTENTION(attention_hopper_128x128_dropout, 128, 2, true)

@@ -34,8 +34,11 @@ using namespace attention;
 
 namespace {
 
-template <int D_>
+template <int D_, bool DROPOUT_>
 struct Backward {
+    static constexpr bool DROPOUT = DROPOUT_;
+    // Whether a warpgroup leaves out tiles that its own keys do not see: where registers suffice.
+    static constexpr bool SKIPS = D_ <= 64 && !DROPOUT;
     static constexpr int D = D_, KEYS = 128, QUERIES = D <= 64 ? 128 : 64;
     static constexpr int SLOTS = D <= 64 ? 2 : 1;  // of items, with k and v
     static constexpr int STAGES = 2;               // of q and do, and of ds
@@ -283,10 +286,11 @@ __device__ __forceinline__ void exchange(float* part_smem, Each each) {
 }
 
 // One warpgroup: 64 keys of every item.
-template <class B, bool DROPOUT>
+template <class B>
 __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int heads, Band band,
                                         float scale, const Dropout& dropout) {
     constexpr int D = B::D, QUERIES = B::QUERIES, R = QUERIES / 2;
+    constexpr bool DROPOUT = B::DROPOUT;
     using Keys = typename B::Keys;
     using Queries = typename B::Queries;
     using Scores = typename B::Scores;
@@ -310,64 +314,74 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
         const uint32_t v_smem = ptx::shared_address(shared.v(slot.stage));
         const int group_row = item.start + group * 64, row = group_row + warp * 16;
         bf16* out = dqkv + item.first * stride + item.head * D;
+        bool begun = false;
         float s[R], dp[R], dq[32], dk[D / 2], dv[D / 2];
         uint32_t p_operand[R / 2], ds_operand[R / 2];
 
         for (int tile = tiles.first; tile < tiles.end; tile++, at.next(), sums_at.next()) {
             const int query = tile * QUERIES;
-            const bool begun = tile > tiles.first;
+            const Overlap seen =
+                overlap<64, QUERIES>(group_row, query, queries, item.length, item.length);
+            const bool sees = !B::SKIPS || seen.any;
             const uint32_t q_smem = ptx::shared_address(shared.q(at.stage));
             const uint32_t d_o_smem = ptx::shared_address(shared.d_o(at.stage));
             const float2* stats_smem = shared.stats(at.stage) + lane % 4 * 2;
             ptx::mbarrier_wait(shared.full(at.stage), at.parity);
-            ptx::wgmma_fence();
-            multiply_transposed<QUERIES, D, Keys, Queries>(s, k_smem, group * 64, q_smem);
-            ptx::wgmma_commit();
-            ptx::wgmma_fence();
-            multiply_transposed<QUERIES, D, Keys, Queries>(dp, v_smem, group * 64, d_o_smem);
-            ptx::wgmma_commit();
-            unsigned kept[R / 32];
-            if constexpr (DROPOUT) {
-                const unsigned mask_row = unsigned(item.first + query) * heads + item.head;
+            if (sees) {
+                ptx::wgmma_fence();
+                multiply_transposed<QUERIES, D, Keys, Queries>(s, k_smem, group * 64, q_smem);
+                ptx::wgmma_commit();
+                ptx::wgmma_fence();
+                multiply_transposed<QUERIES, D, Keys, Queries>(dp, v_smem, group * 64, d_o_smem);
+                ptx::wgmma_commit();
+                unsigned kept[R / 32];
+                if constexpr (DROPOUT) {
+                    const unsigned mask_row = unsigned(item.first + query) * heads + item.head;
 #pragma unroll
-                for (int i = 0; i < R / 32; i++)
-                    kept[i] = kept_of_tile<1, 8, true>(dropout, mask_row + i * 64 * heads, heads,
-                                                       row);
-            }
-            ptx::wgmma_wait<1>(s);
-            const Overlap seen =
-                overlap<64, QUERIES>(group_row, query, queries, item.length, item.length);
-            if (!seen.all || group_row + 64 > item.length)
-                mask(s, row, query, queries, item.length);
-#pragma unroll
-            for (int n = 0; n < R / 4; n++) {
-                const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    s[4 * n + i] = ptx::exp2_approx(
-                        fmaf(s[4 * n + i], scale * LOG2E, -(i % 2 ? stat.z : stat.x)));
-            }
-            ptx::wgmma_wait<0>(dp);
-#pragma unroll
-            for (int n = 0; n < R / 4; n++) {
-                const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float &p = s[4 * n + i], &ds = dp[4 * n + i];
-                    const bool keep = !DROPOUT || kept[n / 8] >> (4 * n + i) % 32 & 1;
-                    if constexpr (DROPOUT) ds = keep ? ds * dropout.keep : 0.0f;
-                    ds = p * (ds - (i % 2 ? stat.w : stat.y));
-                    if (!keep) p = 0.0f;
+                    for (int i = 0; i < R / 32; i++)
+                        kept[i] = kept_of_tile<1, 8, true>(dropout, mask_row + i * 64 * heads, heads,
+                                                           row);
                 }
+                ptx::wgmma_wait<1>(s);
+                if (!seen.all || group_row + 64 > item.length)
+                    mask(s, row, query, queries, item.length);
+#pragma unroll
+                for (int n = 0; n < R / 4; n++) {
+                    const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        s[4 * n + i] = ptx::exp2_approx(
+                            fmaf(s[4 * n + i], scale * LOG2E, -(i % 2 ? stat.z : stat.x)));
+                }
+                ptx::wgmma_wait<0>(dp);
+#pragma unroll
+                for (int n = 0; n < R / 4; n++) {
+                    const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        float &p = s[4 * n + i], &ds = dp[4 * n + i];
+                        const bool keep = !DROPOUT || kept[n / 8] >> (4 * n + i) % 32 & 1;
+                        if constexpr (DROPOUT) ds = keep ? ds * dropout.keep : 0.0f;
+                        ds = p * (ds - (i % 2 ? stat.w : stat.y));
+                        if (!keep) p = 0.0f;
+                    }
+                }
+                to_operand(p_operand, s);
+                to_operand(ds_operand, dp);
+            } else {
+#pragma unroll
+                for (uint32_t& pair : ds_operand) pair = 0;
             }
-            to_operand(p_operand, s);
-            to_operand(ds_operand, dp);
             Scores::put(shared.ds(at.stage), own_row, ds_operand);
             ptx::fence_proxy_async();
             ptx::named_barrier_sync(SCORES_READY, CONSUMER_WARPS * 32);
 
+            if (sees) {
+                ptx::wgmma_fence();
+                multiply<D, QUERIES, Queries>(dv, p_operand, d_o_smem, begun);
+                ptx::wgmma_commit();
+            }
             ptx::wgmma_fence();
-            multiply<D, QUERIES, Queries>(dv, p_operand, d_o_smem, begun);
             // dq: a warpgroup's 64 queries, or 64 of its columns.
             const uint32_t ds_smem = ptx::shared_address(shared.ds(at.stage));
 #pragma unroll
@@ -375,10 +389,15 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
                 ptx::wgmma_m64k16<64, 1, 1>(dq, Scores::by_rows(ds_smem, kk, D == 64 ? group : 0),
                                             Keys::by_rows(k_smem, kk, D == 64 ? 0 : group), kk > 0);
             ptx::wgmma_commit();
-            ptx::wgmma_fence();
-            multiply<D, QUERIES, Queries>(dk, ds_operand, q_smem, begun);
-            ptx::wgmma_commit();
-            ptx::wgmma_wait<1>(dq);
+            if (sees) {
+                ptx::wgmma_fence();
+                multiply<D, QUERIES, Queries>(dk, ds_operand, q_smem, begun);
+                ptx::wgmma_commit();
+                begun = true;
+                ptx::wgmma_wait<1>(dq);
+            } else {
+                ptx::wgmma_wait<0>(dq);
+            }
             ptx::mbarrier_wait(shared.sums_open(), sums_at.parity);
             const Turn turn = Turn::of<B>(item, tile, band);
             float* sums_smem = reinterpret_cast<float*>(shared.sums()) + own_row * 64;
@@ -427,7 +446,7 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
     }
 }
 
-template <class B, bool DROPOUT>
+template <class B>
 __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtensorMap* q_map,
                                          const CUtensorMap* d_o_map, bf16* dqkv,
                                          const float2* stats, const Parts& parts,
@@ -444,7 +463,7 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
         if (threadIdx.x == 32) carry<B>(shared, parts, batch.heads, band);
     } else {
         ptx::registers_increase<232>();
-        consume<B, DROPOUT>(shared, dqkv, batch.heads, band, scale, dropout);
+        consume<B>(shared, dqkv, batch.heads, band, scale, dropout);
     }
 }
 
@@ -460,7 +479,7 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
              const __grid_constant__ Band band, float scale,                                     \
              const __grid_constant__ Dropout dropout) {                                          \
         begin_kernel();                                                                          \
-        backward<Backward<D>, DROPOUT>(&kv_map, &q_map, &d_o_map, dqkv, stats, parts, batch,     \
+        backward<Backward<D, DROPOUT>>(&kv_map, &q_map, &d_o_map, dqkv, stats, parts, batch,     \
                                        band, scale, dropout);                                    \
     }                                                                                            \
     EXPORT_KERNEL(name, name)
@@ -468,4 +487,3 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
 ATTENTION_BACKWARD(attention_hopper_backward_64, 64, false)
 ATTENTION_BACKWARD(attention_hopper_backward_128, 128, false)
 ATTENTION_BACKWARD(attention_hopper_backward_64_dropout, 64, true)
-ATTENTION_BACKWARD(attention_hopper_backward_128_dropout, 128, true)

@@ -44,6 +44,7 @@ fi
 export -f verify && export program
 part verify-small 120 bash -c 'verify --sizes small --json "$0"' "$out/verify-small.json"
 part verify-full 480 bash -c 'verify --sizes full --json "$0"' "$out/verify-full.json"
+part verify-repeats 300 bash -c 'verify --op attention --sizes small --repeats 1000'
 part verify-overlap 120 bash -c 'verify --overlap --sizes small --repeats 20'
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck synccheck; do
@@ -64,6 +65,8 @@ bench() {
 bench ops ops --preset gpt2
 bench gemm gemm
 bench attention attention
+bench attention-ragged attention --head-dim 64 --seq 512 --lengths mlperf
+bench attention-portable attention --portable
 # steps NAME LIMIT ARGS...: whole steps of ours, and of each peer in turn with them.
 steps() {
   local name=$1 limit=$2

@@ -158,8 +158,10 @@ pub fn attention(v: &mut Verifier) {
             check(v, &[7, 400, 0, 257, 1], 2, 64, band, 0.0);
         }
         check(v, &[300], 1, 128, CAUSAL, 0.0);
-        check(v, &[140, 290], 1, 128, (false, Some(64)), 0.1);
+        check(v, &[140, 290], 1, 128, (false, Some(64)), 0.0);
         check(v, &[130, 260], 2, 64, BOTH_WAYS, 0.1);
+        check(v, &[650], 1, 64, (false, Some(64)), 0.0);
+        check(v, &[513], 1, 64, BOTH_WAYS, 0.0);
     }
     if v.sizes == Sizes::Full {
         full(v);
@@ -172,7 +174,8 @@ fn full(v: &mut Verifier) {
         for band in bands {
             check(v, &[length], 2, 64, band, 0.0);
         }
-        check(v, &[length], 1, 128, CAUSAL, 0.1);
+        check(v, &[length], 1, 128, CAUSAL, 0.0);
+        check(v, &[length], 1, 128, BOTH_WAYS, 0.0);
     }
     for d in [16, 32, 48, 64, 80, 96, 128] {
         for band in bands {

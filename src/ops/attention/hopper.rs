@@ -1,6 +1,6 @@
 //! Launches of `kernels/attention_hopper.cu` and `attention_hopper_backward.cu`: which variant, how
 //! many blocks, and in what order they come to their work. For compute capability 9.0 and heads of
-//! width 64 and 128; the kernels of [`super::gpu`] do the rest.
+//! width 64 and 128, the latter without dropout; the kernels of [`super::gpu`] do the rest.
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
@@ -57,7 +57,7 @@ const FORWARD: [Forward; 3] = [
         head_dim: 128,
         queries: 128,
         plain: "attention_hopper_128x128",
-        dropout: Some("attention_hopper_128x128_dropout"),
+        dropout: None,
         stages: 2,
     },
 ];
@@ -90,7 +90,7 @@ impl Forward {
 struct Backward {
     head_dim: usize,
     plain: &'static str,
-    dropout: &'static str,
+    dropout: Option<&'static str>,
     queries: usize,
     /// Items whose k and v are in shared memory.
     slots: usize,
@@ -100,14 +100,14 @@ const BACKWARD: [Backward; 2] = [
     Backward {
         head_dim: 64,
         plain: "attention_hopper_backward_64",
-        dropout: "attention_hopper_backward_64_dropout",
+        dropout: Some("attention_hopper_backward_64_dropout"),
         queries: 128,
         slots: 2,
     },
     Backward {
         head_dim: 128,
         plain: "attention_hopper_backward_128",
-        dropout: "attention_hopper_backward_128_dropout",
+        dropout: None,
         queries: 64,
         slots: 1,
     },
@@ -281,8 +281,8 @@ impl Gpu {
             at.dropout.into(),
         ];
         let shape = Shape::new(plan.blocks.min(items), Backward::THREADS);
-        let dropout = at.dropout.is_some();
-        let kernel = if dropout { backward.dropout } else { backward.plain };
+        let kernel = if at.dropout.is_some() { backward.dropout } else { Some(backward.plain) };
+        let kernel = kernel.expect("there is one for each forward");
         self.launch(kernel, shape.shared(backward.shared()), &args);
     }
 }
