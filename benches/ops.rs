@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use warpwright::device::cpu::Cpu;
 use warpwright::ops::activation::Activation;
-use warpwright::ops::attention::{Attended, Attention, AttentionOps, Packed};
+use warpwright::ops::attention::{Attended, Attention, AttentionOps, Packed, longest_first};
 use warpwright::ops::dropout::DropoutOps;
 use warpwright::ops::embed::{Embed, EmbedOps, Tokens};
 use warpwright::ops::gather::GatherOps;
@@ -103,7 +103,8 @@ fn attention(c: &mut Criterion) {
     let (qkv, d_o) = (random(N * 3 * C), random(N * C));
     let cu_seqlens: Vec<i32> = (0..=N / S).map(|s| (s * S) as i32).collect();
     let (mut o, mut lse, mut dqkv) = (vec![0.0; N * C], vec![0.0; N * 6], vec![0.0; N * 3 * C]);
-    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &cu_seqlens };
+    let order = longest_first(&cu_seqlens);
+    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &cu_seqlens };
     let mut group = c.benchmark_group("attention");
     for (name, causal, window) in
         [("causal", true, None), ("full", false, None), ("±64", false, Some(64))]

@@ -231,13 +231,17 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
 }  // namespace
 
 // stats [H, N] = (lse log2 e, δ) of o and do [N, C], lse [N, H]. Eight threads read a row of a
-// head, eight elements at a time. Grid: N / 32, H.
+// head, eight elements at a time. `turns` [tiles, H] = 0, for attention_hopper_backward.cu.
+// Grid: N / 32, H.
 extern "C" __global__ void __launch_bounds__(256)
     attention_delta(float2* stats, const bf16* o, const bf16* d_o, const float* lse,
-                    const int* cu_seqlens, int sequences, int rows, int heads, int head_dim) {
+                    const int* cu_seqlens, int sequences, int rows, int heads, int head_dim,
+                    unsigned* turns, int tiles) {
     begin_kernel();
     constexpr int LANES = 8;
-    const int row = (blockIdx.x * 256 + threadIdx.x) / LANES, head = blockIdx.y;
+    const int thread = blockIdx.x * 256 + threadIdx.x;
+    const int row = thread / LANES, head = blockIdx.y;
+    for (int tile = thread; tile < tiles; tile += gridDim.x * 256) turns[tile * heads + head] = 0;
     const int lane = threadIdx.x % LANES;
     const bool there = row < cu_seqlens[sequences];
     const size_t head_row = size_t(row) * heads + head;

@@ -44,6 +44,7 @@ fi
 export -f verify && export program
 part verify-small 120 bash -c 'verify --sizes small --json "$0"' "$out/verify-small.json"
 part verify-full 480 bash -c 'verify --sizes full --json "$0"' "$out/verify-full.json"
+part verify-repeats 300 bash -c 'verify --op attention --sizes small --repeats 1000'
 part verify-overlap 120 bash -c 'verify --overlap --sizes small --repeats 20'
 # Where there is no cuBLASLt, nothing is to be said of it.
 with_blas=
@@ -77,6 +78,8 @@ part tune 2400 "$program" bench gemm --tune "$out/cuts.json" --device cuda --no-
   --preset gpt2,bert-base,bert-large,modernbert-base --budget 0.1
 bench tuned gemm --tuned "$out/cuts.json"
 bench attention attention
+bench attention-ragged attention --head-dim 64 --seq 512 --lengths mlperf
+bench attention-portable attention --portable
 # steps NAME LIMIT ARGS...: whole steps of ours, and of each peer in turn with them.
 steps() {
   local name=$1 limit=$2

@@ -98,7 +98,7 @@ fn every_call_runs() {
     for (_, arch) in archs() {
         sweep::merge(&mut calls, recorder::calls(&arch, &of(&arch)).unwrap());
     }
-    sweep::merge(&mut calls, sweep::attention(40, 64, &[32], &[16]));
+    sweep::merge(&mut calls, sweep::attention(40, 64, &[32], &[16], &Lengths::Fixed));
     sweep::merge(&mut calls, vec![(Call::Store { len: 100 }, 1)]);
     let (gpu, block) = (emulator(), block(1000));
     let source = Source::new(&gpu, &block);

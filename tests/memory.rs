@@ -50,7 +50,8 @@ fn scratch(len: usize) -> usize {
     let mut cu_seqlens = dev.int(Class::Batch, 2);
     let ends = [0, len as i32];
     cu_seqlens.write(0, &ends);
-    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
+    let order = dev.int(Class::Batch, 1);
+    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     dev.attention(&mut o, &mut lse, packed(), &at);

@@ -15,7 +15,7 @@ use crate::device::gpu::{Gpu, Tensor};
 use crate::device::meter::Meter;
 use crate::device::null::Null;
 use crate::device::{Buffer, Class, Device, Memory};
-use crate::ops::attention::{Attended, Packed};
+use crate::ops::attention::{Attended, Packed, longest_first};
 use crate::ops::embed::{Embed, Tokens};
 use crate::ops::linear::Rung;
 use crate::ops::loss::{LossGrads, LossInput};
@@ -299,19 +299,21 @@ impl<'a, D: Fill> Source<'a, D> {
         let rows = ends[ends.len() - 1] as usize;
         let width = at.heads * at.head_dim;
         let (qkv, cu_seqlens) = (self.x(3 * rows * width), self.int(&ends));
+        let order = self.int(&longest_first(&ends));
         let (mut o, mut lse) = (self.x(rows * width), self.acc(rows * at.heads));
         if matches!(call, Call::Attention { .. }) {
             return Box::new(move |dev| {
-                let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
+                let packed =
+                    Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
                 dev.attention(&mut o, &mut lse, packed, &at);
             });
         }
         // What the forward leaves: with any other the probabilities would be none.
-        let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
+        let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
         self.dev.attention(&mut o, &mut lse, packed, &at);
         let (mut dqkv, d_o) = (self.x(3 * rows * width), self.x(rows * width));
         Box::new(move |dev| {
-            let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, ends: &ends };
+            let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
             let saved = Attended { o: &o, lse: &lse };
             dev.attention_backward(&mut dqkv, &d_o, saved, packed, &at);
         })

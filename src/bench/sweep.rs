@@ -1,6 +1,7 @@
 //! Sweeps: shapes of one family beyond those of one model.
 
 use super::call::{Arena, Call};
+use super::lengths::Lengths;
 use crate::ops::Span;
 use crate::ops::attention::Attention;
 use crate::ops::linear::Linear;
@@ -9,18 +10,22 @@ use crate::ops::linear::Linear;
 const SEEN: [(bool, Option<usize>); 3] = [(true, None), (false, None), (false, Some(64))];
 
 /// Attention, forward and backward, over `tokens` tokens at a time: each head width (with as many
-/// heads as make `width`) at each length, causal, bidirectional and in windows of ±64.
+/// heads as make `width`) at each length, causal, bidirectional and in windows of ±64. Sequences are
+/// as `lengths` has them, up to each length.
 pub fn attention(
     tokens: usize,
     width: usize,
     head_dims: &[usize],
-    lengths: &[usize],
+    longest: &[usize],
+    lengths: &Lengths,
 ) -> Vec<(Call, u64)> {
     let mut calls = Vec::new();
     for &head_dim in head_dims {
-        for &length in lengths {
-            let ends = (0..tokens).step_by(length).chain([tokens]).map(|end| end as i32);
-            let ends: Vec<i32> = ends.collect();
+        for &longest in longest {
+            let mut ends = vec![0];
+            for length in lengths.draw(longest, tokens) {
+                ends.push(ends[ends.len() - 1] + length as i32);
+            }
             for (causal, window) in SEEN {
                 let heads = (width / head_dim).max(1);
                 let at = Attention { heads, head_dim, causal, window, dropout: None };

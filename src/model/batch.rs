@@ -2,6 +2,7 @@
 
 use crate::data::{Batch, ToMask};
 use crate::device::{Buffer, Class, Memory};
+use crate::ops::attention::longest_first;
 use crate::ops::embed::Tokens;
 
 /// The most that a batch may hold; all memory is taken for it at the start.
@@ -38,7 +39,9 @@ pub struct DeviceBatch<D: Memory> {
     pub types: D::Int,
     /// [S + 1]
     pub cu_seqlens: D::Int,
-    /// The same on the host.
+    /// [S]: the sequences, longest first
+    pub order: D::Int,
+    /// `cu_seqlens` on the host.
     pub ends: Vec<i32>,
     /// [M]: the rows whose loss counts, then (with a pair head) the first row of each sequence.
     pub rows: D::Int,
@@ -84,6 +87,7 @@ impl<D: Memory> DeviceBatch<D> {
             positions: int(capacity.tokens),
             types: int(capacity.tokens),
             cu_seqlens: int(capacity.sequences + 1),
+            order: int(capacity.sequences),
             ends: Vec::with_capacity(capacity.sequences + 1),
             rows: int(capacity.rows),
             targets: int(capacity.rows),
@@ -102,6 +106,7 @@ impl<D: Memory> DeviceBatch<D> {
         self.positions.write(0, &batch.positions);
         self.types.write(0, &batch.types);
         self.cu_seqlens.write(0, &batch.cu_seqlens);
+        self.order.write(0, &longest_first(&batch.cu_seqlens));
         self.ends.clone_from(&batch.cu_seqlens);
         self.targets.write(0, &batch.targets);
         let firsts = &batch.cu_seqlens[..sequences];

@@ -376,7 +376,8 @@ impl<D: Device> Model<D> {
 }
 
 fn packed<'a, D: Device>(qkv: &'a D::X, batch: &'a DeviceBatch<D>) -> Packed<'a, D> {
-    Packed { qkv, cu_seqlens: &batch.cu_seqlens, ends: &batch.ends }
+    let DeviceBatch { cu_seqlens, order, ends, .. } = batch;
+    Packed { qkv, cu_seqlens, order, ends }
 }
 
 /// The dropout of a site, if there is any to do.

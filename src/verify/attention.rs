@@ -3,8 +3,12 @@
 use super::draw::{int, poisoned_acc, poisoned_x};
 use super::{Check, Draw, Kind, Output, Sizes, Verifier};
 use crate::device::Buffer;
+use crate::device::cpu::{Cpu, Element};
+use crate::device::gpu::{AttentionCut, Gpu};
 use crate::ops::Dropout;
-use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
+use crate::ops::attention::{
+    Attended, Attention, AttentionOps, Packed, hopper_queries, longest_first,
+};
 
 /// Tokens of a batch that belong to no sequence: kernels leave them alone.
 const SPARE: usize = 3;
@@ -14,10 +18,27 @@ struct AttentionCheck<'a> {
     at: Attention,
     /// Deviation of q, k and v.
     spread: f64,
+    /// None: as the host chooses.
+    cut: Option<AttentionCut>,
 }
 
-impl<D: AttentionOps> Check<D> for AttentionCheck<'_> {
-    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
+impl<E: Element> Check<Cpu<E>> for AttentionCheck<'_> {
+    fn run(&self, dev: &Cpu<E>, draw: &mut Draw) -> Vec<Output> {
+        self.run_on(dev, draw)
+    }
+}
+
+impl Check<Gpu> for AttentionCheck<'_> {
+    fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
+        dev.fix_attention(self.cut);
+        let out = self.run_on(dev, draw);
+        dev.fix_attention(None);
+        out
+    }
+}
+
+impl AttentionCheck<'_> {
+    fn run_on<D: AttentionOps>(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
         let at = &self.at;
         let tokens: usize = self.lengths.iter().sum();
         let (rows, width) = (tokens + SPARE, at.heads * at.head_dim);
@@ -25,16 +46,16 @@ impl<D: AttentionOps> Check<D> for AttentionCheck<'_> {
         for length in self.lengths {
             ends.push(ends[ends.len() - 1] + *length as i32);
         }
-        let cu_seqlens = &int(dev, &ends);
+        let (cu_seqlens, order) = (&int(dev, &ends), &int(dev, &longest_first(&ends)));
         let qkv = &draw.x(dev, rows * 3 * width, self.spread);
         let d_o = draw.x(dev, rows * width, 1.0);
         let mut o = poisoned_x(dev, rows * width);
         let mut lse = poisoned_acc(dev, rows * at.heads);
         let mut dqkv = poisoned_x(dev, rows * 3 * width);
-        dev.attention(&mut o, &mut lse, Packed { qkv, cu_seqlens, ends: &ends }, at);
+        let packed = || Packed { qkv, cu_seqlens, order, ends: &ends };
+        dev.attention(&mut o, &mut lse, packed(), at);
         let saved = Attended { o: &o, lse: &lse };
-        let packed = Packed { qkv, cu_seqlens, ends: &ends };
-        dev.attention_backward(&mut dqkv, &d_o, saved, packed, at);
+        dev.attention_backward(&mut dqkv, &d_o, saved, packed(), at);
 
         // The longest sum that a result takes.
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
@@ -97,7 +118,23 @@ fn check_spread(
     if spread != 1.0 {
         shape += &format!(" spread {spread}");
     }
-    v.check("attention", shape, &AttentionCheck { lengths, at, spread });
+    for (name, cut) in cuts(v, &at) {
+        let check = AttentionCheck { lengths, at, spread, cut };
+        v.check("attention", format!("{shape}{name}"), &check);
+    }
+}
+
+/// Every kind of kernel that takes such heads. Few blocks, so that each goes through several items.
+fn cuts(v: &Verifier, at: &Attention) -> Vec<(String, Option<AttentionCut>)> {
+    let mut cuts = vec![(String::new(), Some(AttentionCut::Portable))];
+    if v.gpu.naive() || !v.gpu.has_hopper() {
+        return cuts;
+    }
+    for queries in hopper_queries(at) {
+        let cut = AttentionCut::Hopper { queries, blocks: 3 };
+        cuts.push((format!(", hopper {queries}"), Some(cut)));
+    }
+    cuts
 }
 
 pub fn attention(v: &mut Verifier) {
@@ -117,6 +154,17 @@ pub fn attention(v: &mut Verifier) {
         check_spread(v, &[130], 1, 64, band, 0.0, 3.0);
     }
     check(v, &[0, 0], 1, 64, CAUSAL, 0.0);
+    // Several tiles of queries and keys, sections of several sequences.
+    if v.gpu.has_hopper() && !v.gpu.naive() {
+        for band in bands {
+            check(v, &[7, 400, 0, 257, 1], 2, 64, band, 0.0);
+        }
+        check(v, &[300], 1, 128, CAUSAL, 0.0);
+        check(v, &[140, 290], 1, 128, (false, Some(64)), 0.0);
+        check(v, &[130, 260], 2, 64, BOTH_WAYS, 0.1);
+        check(v, &[650], 1, 64, (false, Some(64)), 0.0);
+        check(v, &[513], 1, 64, BOTH_WAYS, 0.0);
+    }
     if v.sizes == Sizes::Full {
         full(v);
     }
@@ -128,7 +176,8 @@ fn full(v: &mut Verifier) {
         for band in bands {
             check(v, &[length], 2, 64, band, 0.0);
         }
-        check(v, &[length], 1, 128, CAUSAL, 0.1);
+        check(v, &[length], 1, 128, CAUSAL, 0.0);
+        check(v, &[length], 1, 128, BOTH_WAYS, 0.0);
     }
     for d in [16, 32, 48, 64, 80, 96, 128] {
         for band in bands {

@@ -20,7 +20,7 @@ use crate::config::{Config, Overrides};
 use crate::data::Batch;
 use crate::device::Format;
 use crate::device::gpu::cuda::probe;
-use crate::device::gpu::{self, Gemm, Gpu, Kernels, Place};
+use crate::device::gpu::{self, AttentionCut, Gemm, Gpu, Kernels, Place};
 use crate::model::arch::Arch;
 use crate::model::families::preset;
 use crate::plan::{self, PlanInput, Room, gpus, kernels};
@@ -114,17 +114,26 @@ pub struct OpsArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright bench attention --json attention.json\n  \
-    warpwright bench attention --head-dim 64 --seq 512,8192 --width 1024")]
+    warpwright bench attention --head-dim 64 --seq 512 --lengths mlperf\n  \
+    warpwright bench attention --head-dim 64 --seq 512,8192 --width 1024 --portable")]
 pub struct AttentionArgs {
     #[command(flatten)]
     pub common: Common,
     /// Tokens at a time [default: 65536; on the emulator, 128]
     #[arg(long, value_name = "TOKENS")]
     pub tokens: Option<usize>,
-    /// Lengths of sequences, with commas between [default: 128,256,512,1024,2048,4096; on the
-    /// emulator, 64,128]
+    /// Lengths of sequences, with commas between [default: 128,256,512,1024,2048,4096,8192; on
+    /// the emulator, 64,128]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub seq: Vec<usize>,
+    /// How long sequences are: fixed (all as long as --seq), mlperf (up to --seq, with the mean of
+    /// MLPerf's BERT data, 254.5 of 512), or a data set or token file whose documents' lengths are
+    /// drawn, cut at --seq
+    #[arg(long, value_name = "fixed|mlperf|PATH", default_value = "fixed")]
+    pub lengths: Lengths,
+    /// Time kernels/attention.cu, which run on every chip, where there are faster ones
+    #[arg(long)]
+    pub portable: bool,
     /// Widths of a head, with commas between
     #[arg(long, value_name = "D", value_delimiter = ',', default_value = "64,128")]
     pub head_dim: Vec<usize>,
@@ -287,7 +296,7 @@ fn ops(args: &OpsArgs) -> Result<()> {
 fn attention(args: &AttentionArgs) -> Result<()> {
     let common = &args.common;
     let tokens = common.tokens(args.tokens)?;
-    let default: &[usize] = common.either(&[128, 256, 512, 1024, 2048, 4096], &[64, 128]);
+    let default: &[usize] = common.either(&[128, 256, 512, 1024, 2048, 4096, 8192], &[64, 128]);
     let lengths = if args.seq.is_empty() { default } else { &args.seq };
     let width = args.width.unwrap_or(common.either(768, 128));
     if lengths.contains(&0) {
@@ -296,7 +305,7 @@ fn attention(args: &AttentionArgs) -> Result<()> {
     if let Some(d) = args.head_dim.iter().find(|&&d| d == 0 || d > width) {
         bail!("--head-dim {d} fits no head into a width of {width}: take 1 to {width}");
     }
-    let calls = sweep::attention(tokens, width, &args.head_dim, lengths);
+    let calls = sweep::attention(tokens, width, &args.head_dim, lengths, &args.lengths);
     for (call, _) in &calls {
         if let Call::Attention { at, .. } = call
             && let Err(why) = crate::ops::attention::supports(at)
@@ -305,7 +314,9 @@ fn attention(args: &AttentionArgs) -> Result<()> {
         }
     }
     let what = format!("attention of width {width}, {} tokens", commas(tokens as u64));
-    Session::open(common)?.rows("attention", what, &calls)
+    let session = Session::open(common)?;
+    session.gpu.fix_attention(args.portable.then_some(AttentionCut::Portable));
+    session.rows("attention", what, &calls)
 }
 
 fn whole_step(args: &StepArgs) -> Result<()> {

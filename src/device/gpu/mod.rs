@@ -99,6 +99,7 @@ struct State {
     workspace: RefCell<(Address, usize)>,
     product_cut: Cell<Option<ProductCut>>,
     tuned: RefCell<Option<Tuned>>,
+    attention_cut: Cell<Option<AttentionCut>>,
     /// Whether a kernel may begin before the one before it has ended.
     overlaps: Cell<bool>,
     /// Whether the same launches give the same bits.
@@ -169,7 +170,18 @@ impl fmt::Display for ProductCut {
     }
 }
 
-/// Tables of constants that kernels read, each brought once.
+/// Which kernels attend where the choice is not left to the host: for checks, which must meet all
+/// of them at any shape, and for benches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionCut {
+    /// kernels/attention.cu, which run on every chip.
+    Portable,
+    /// kernels/attention_hopper.cu, with so many queries a block of the forward and so many blocks
+    /// at most.
+    Hopper { queries: usize, blocks: usize },
+}
+
+/// Tables of constants that kernels read, each brought once; before them, words of zeros.
 #[derive(Debug, Default)]
 struct Tables {
     /// [`TABLES`] bytes, once there are any.
@@ -182,6 +194,9 @@ struct Tables {
 
 /// Room for all tables: the optimizer's, 16 bytes a group, is the only one so far.
 const TABLES: usize = 64 << 10;
+
+/// Bytes before them that are zero between launches; see [`Gpu::counter`].
+const COUNTERS: usize = 16;
 
 impl Tables {
     /// Where a table begins that is there.
@@ -209,11 +224,13 @@ impl Tables {
 
     /// Where they lie.
     fn take(&mut self, driver: &dyn Driver) -> Result<Address> {
-        let memory = match self.memory {
-            Some(memory) => memory,
-            None => driver.alloc(TABLES, Class::Workspace.label())?,
-        };
+        if let Some(memory) = self.memory {
+            return Ok(memory);
+        }
+        let memory = driver.alloc(TABLES, Class::Workspace.label())?;
         self.memory = Some(memory);
+        self.bytes.resize(COUNTERS, 0);
+        driver.fill(memory, 0, COUNTERS)?;
         Ok(memory)
     }
 }
@@ -274,6 +291,7 @@ impl Gpu {
             workspace,
             product_cut: Cell::default(),
             tuned: RefCell::default(),
+            attention_cut: Cell::default(),
             overlaps: Cell::default(),
             deterministic: Cell::new(true),
             noting: RefCell::default(),
@@ -359,6 +377,15 @@ impl Gpu {
         self.state.product_cut.get()
     }
 
+    /// Attends from now on so; `None` leaves it to the host again.
+    pub fn fix_attention(&self, cut: Option<AttentionCut>) {
+        self.state.attention_cut.set(cut);
+    }
+
+    pub(crate) fn fixed_attention(&self) -> Option<AttentionCut> {
+        self.state.attention_cut.get()
+    }
+
     fn fail(&self, op: &str, error: &DriverError) {
         self.state.fail(op, error);
     }
@@ -397,6 +424,14 @@ impl Gpu {
         let tables = &self.state.tables;
         let placed = self.state.attempt("table", |d| tables.borrow_mut().place(bytes, d));
         placed.unwrap_or(Address(0))
+    }
+
+    /// A word that is zero, for blocks of a kernel to count with; the last one sets it to zero
+    /// again.
+    pub(crate) fn counter(&self) -> Address {
+        let tables = &self.state.tables;
+        let taken = self.state.attempt("counter", |d| tables.borrow_mut().take(d));
+        taken.unwrap_or(Address(0))
     }
 
     /// How TMA sees a tensor.

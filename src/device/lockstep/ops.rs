@@ -298,11 +298,13 @@ impl<A: AttentionOps, B: AttentionOps> AttentionOps for Lockstep<A, B> {
 }
 
 fn packed_a<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<'a, A> {
-    Packed { qkv: &p.qkv.a, cu_seqlens: &p.cu_seqlens.a, ends: p.ends }
+    let (cu_seqlens, order) = (&p.cu_seqlens.a, &p.order.a);
+    Packed { qkv: &p.qkv.a, cu_seqlens, order, ends: p.ends }
 }
 
 fn packed_b<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<'a, B> {
-    Packed { qkv: &p.qkv.b, cu_seqlens: &p.cu_seqlens.b, ends: p.ends }
+    let (cu_seqlens, order) = (&p.cu_seqlens.b, &p.order.b);
+    Packed { qkv: &p.qkv.b, cu_seqlens, order, ends: p.ends }
 }
 
 impl<A: GatherOps, B: GatherOps> GatherOps for Lockstep<A, B> {

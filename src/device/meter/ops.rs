@@ -237,7 +237,7 @@ impl<D: AttentionOps> AttentionOps for Meter<D> {
 }
 
 fn unwrap<D: Memory>(p: Packed<'_, Meter<D>>) -> Packed<'_, D> {
-    Packed { qkv: p.qkv, cu_seqlens: p.cu_seqlens, ends: p.ends }
+    Packed { qkv: p.qkv, cu_seqlens: p.cu_seqlens, order: p.order, ends: p.ends }
 }
 
 impl<D: GatherOps> GatherOps for Meter<D> {

@@ -4,6 +4,7 @@ use half::bf16;
 
 use super::{Attended, Attention, AttentionOps, Packed};
 use crate::device::Buffer;
+use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor};
 
@@ -88,11 +89,11 @@ pub fn supports(at: &Attention) -> Result<(), String> {
 }
 
 /// A batch as the launches see it.
-struct Call<'a> {
-    packed: Packed<'a, Gpu>,
-    at: &'a Attention,
+pub(super) struct Call<'a> {
+    pub packed: Packed<'a, Gpu>,
+    pub at: &'a Attention,
     /// N
-    rows: usize,
+    pub rows: usize,
 }
 
 impl Call<'_> {
@@ -116,13 +117,27 @@ impl Call<'_> {
         Shape::grid([self.rows + self.packed.sequences(), self.at.heads, 1], 128)
     }
 
+    /// The keys that a query sees, behind and ahead of it.
+    pub fn band(&self) -> [i32; 2] {
+        let all = self.rows;
+        let behind = self.at.window.unwrap_or(all).min(all) as i32;
+        [behind, if self.at.causal { 0 } else { behind }]
+    }
+
+    /// 1/√D
+    pub fn scale(&self) -> f32 {
+        (1.0 / (self.at.head_dim as f64).sqrt()) as f32
+    }
+
+    /// Of (lse log2 e, δ) [H, N].
+    pub fn stats_bytes(&self) -> usize {
+        self.rows * self.at.heads * size_of::<[f32; 2]>()
+    }
+
     /// What ends every list of arguments: the band of keys that a query sees, 1/√D, dropout.
     fn last_args(&self) -> [Arg; 4] {
-        let all = self.rows;
-        let behind = self.at.window.unwrap_or(all).min(all);
-        let ahead = if self.at.causal { 0 } else { behind };
-        let scale = (1.0 / (self.at.head_dim as f64).sqrt()) as f32;
-        [behind.into(), ahead.into(), scale.into(), self.at.dropout.into()]
+        let [behind, ahead] = self.band();
+        [behind.into(), ahead.into(), self.scale().into(), self.at.dropout.into()]
     }
 }
 
@@ -140,6 +155,11 @@ impl AttentionOps for Gpu {
         let sequences = call.packed.sequences();
         if sequences == 0 {
             return;
+        }
+        if !self.naive()
+            && let Some(plan) = self.hopper_attention(&call.packed, at)
+        {
+            return self.hopper_forward(&plan, o, lse, &call);
         }
         let mut args: Vec<Arg> = vec![
             o.into(),
@@ -175,6 +195,8 @@ impl AttentionOps for Gpu {
         }
         if self.naive() {
             self.backward_naive(dqkv, d_o, &saved, &call);
+        } else if let Some(plan) = self.hopper_attention(&call.packed, at) {
+            self.hopper_backward(&plan, dqkv, d_o, &saved, &call);
         } else {
             self.backward_fast(dqkv, d_o, &saved, &call);
         }
@@ -182,6 +204,33 @@ impl AttentionOps for Gpu {
 }
 
 impl Gpu {
+    /// stats [H, N], and words that are set to zero, so many a head.
+    pub(super) fn attention_delta(
+        &self,
+        stats: Address,
+        d_o: &Tensor<bf16>,
+        saved: &Attended<Self>,
+        call: &Call,
+        turns: Option<(Address, usize)>,
+    ) {
+        let (rows, heads) = (call.rows, call.at.heads);
+        let args = [
+            stats.into(),
+            saved.o.into(),
+            d_o.into(),
+            saved.lse.into(),
+            call.packed.cu_seqlens.into(),
+            call.packed.sequences().into(),
+            rows.into(),
+            heads.into(),
+            call.at.head_dim.into(),
+            turns.map(|(turns, _)| turns).into(),
+            turns.map_or(0, |(_, count)| count).into(),
+        ];
+        let shape = Shape::grid([rows.div_ceil(32), heads, 1], 256);
+        self.launch("attention_delta", shape, &args);
+    }
+
     fn backward_naive(
         &self,
         dqkv: &mut Tensor<bf16>,
@@ -217,21 +266,8 @@ impl Gpu {
         let Packed { qkv, cu_seqlens, .. } = call.packed;
         let sequences = call.packed.sequences();
         let (rows, heads) = (call.rows, call.at.heads);
-        let stats = self.workspace(rows * heads * size_of::<[f32; 2]>());
-        let args = [
-            stats.into(),
-            saved.o.into(),
-            d_o.into(),
-            saved.lse.into(),
-            cu_seqlens.into(),
-            sequences.into(),
-            rows.into(),
-            heads.into(),
-            call.at.head_dim.into(),
-        ];
-        let shape = Shape::grid([rows.div_ceil(32), heads, 1], 256);
-        self.launch("attention_delta", shape, &args);
-
+        let stats = self.workspace(call.stats_bytes());
+        self.attention_delta(stats, d_o, saved, call, None);
         let mut args: Vec<Arg> = vec![
             dqkv.into(),
             qkv.into(),

@@ -10,12 +10,14 @@
 //! grows with the sequence's length, not its square. The allowed keys of a row are one interval.
 
 mod gpu;
+mod hopper;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 pub use gpu::supports;
+pub use hopper::hopper_queries;
 
 use super::{Cost, Dropout, Into};
 use crate::device::Memory;
@@ -65,6 +67,8 @@ pub struct Packed<'a, D: Memory> {
     pub qkv: &'a D::X,
     /// [S + 1]
     pub cu_seqlens: &'a D::Int,
+    /// [S]: as [`longest_first`]
+    pub order: &'a D::Int,
     /// The same as the host knows it, for whom it would have to wait.
     pub ends: &'a [i32],
 }
@@ -74,6 +78,15 @@ impl<D: Memory> Packed<'_, D> {
     pub fn sequences(&self) -> usize {
         self.ends.len() - 1
     }
+}
+
+/// The numbers of the sequences that begin and end so [S + 1], longest first: the order in which
+/// a GPU's blocks take them up, so that none is left with long work at the end.
+pub fn longest_first(ends: &[i32]) -> Vec<i32> {
+    let length = |&s: &i32| ends[s as usize + 1] - ends[s as usize];
+    let mut order: Vec<i32> = (0..ends.len() as i32 - 1).collect();
+    order.sort_by_key(|s| std::cmp::Reverse(length(s)));
+    order
 }
 
 /// What the backward needs of the forward.
