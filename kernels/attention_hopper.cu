@@ -2,7 +2,8 @@
 // Attention, forward, by wgmma and TMA: the same results as attention.cu, which has the maths, the
 // naive kernel, and those of other chips and head widths.
 //
-//   s_ij = q_i · k_j / √D,  lse_i = log Σ_j exp s_ij,  o_i = Σ_j p̃_ij v_j,  p_ij = exp(s_ij − lse_i)
+//   s_ij = q_i · k_j / √D,  lse_i = log Σ_j exp s_ij,  p_ij = exp(s_ij − lse_i)
+//   o_i = Σ_j p̃_ij v_j
 // qkv [N, 3C] packs q, k, v, each [H, D]; o [N, C]; lse [N, H], f32.
 //
 // The floor, for N = 65,536 tokens, H = 12, D = 64 (790 TFLOP/s, 4.3 TB/s, 16 exponentials a clock
@@ -33,7 +34,7 @@ template <int D_, int GROUPS_, bool DROPOUT_>
 struct Forward {
     static constexpr int D = D_, GROUPS = GROUPS_;
     static constexpr bool DROPOUT = DROPOUT_;
-    // Whether a warpgroup leaves out tiles that its own queries do not see: where registers suffice.
+    // Whether a warpgroup leaves out tiles that its own queries do not see: if registers suffice.
     static constexpr bool SKIPS = GROUPS == 2;
     static constexpr int QUERIES = GROUPS * 64, KEYS = 128, STAGES = D <= 64 ? 4 : 2;
     // Of 65,536, a thread: the launch's share goes from the producer to the consumers.
@@ -196,7 +197,8 @@ struct Softmax {
         for (int h = 0; h < 2; h++) {
             float x = -INFINITY;
 #pragma unroll
-            for (int n = 0; n < R / 4; n++) x = fmaxf(x, fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
+            for (int n = 0; n < R / 4; n++)
+                x = fmaxf(x, fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
             largest[h] = quad_max(x);
             outgrown |= largest[h] * scale > top[h] * scale + SLACK;
         }
@@ -244,10 +246,6 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
     constexpr int D = F::D, KEYS = F::KEYS;
     constexpr bool DROPOUT = F::DROPOUT;
     const int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const auto release = [&](uint64_t* empty) {
-        __syncwarp();
-        if (lane == 0) ptx::mbarrier_arrive(empty);
-    };
     const Turns<F> turns(group);
     Cursor<F::SLOTS> slot;
     Cursor<F::STAGES> at;
@@ -306,6 +304,29 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
             }
         };
 
+        // A warp's 16 rows of o and lse. They leave by way of the warpgroup's queries, once all its
+        // warps have done with them.
+        const auto finish = [&] {
+            float factor[2];
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const float sum = quad_sum(softmax.sum[h]);
+                const int i = row + h * 8 + lane / 4;
+                if (i < item.length && lane % 4 == 0)
+                    lse_gmem[size_t(item.first + i) * heads + item.head] =
+                        softmax.top[h] * scale + logf(sum);
+                factor[h] = dropout.keep / sum;
+            }
+            ptx::named_barrier_sync(1 + F::GROUPS + group, 128);
+            unsigned char* own_smem = shared.q(slot.stage);
+            const int own_row = group * 64 + warp * 16, width = heads * D;
+            F::Queries::write(own_smem, own_row, o, factor);
+            __syncwarp();
+            F::Queries::store(o_gmem + size_t(item.first + row) * width + item.head * D, width,
+                              item.length - row, own_smem, own_row);
+            ptx::fence_proxy_async();
+        };
+
         if constexpr (F::SKIPS) {
             pass(keys.first);
             if (keys.first == keys.last) {
@@ -350,26 +371,7 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
         release(shared.empty(at.stage) + 1);
         at.next();
         if constexpr (F::SKIPS) pass(keys.tiles - keys.last);
-
-        float factor[2];
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const float sum = quad_sum(softmax.sum[h]);
-            const int i = row + h * 8 + lane / 4;
-            if (i < item.length && lane % 4 == 0)
-                lse_gmem[size_t(item.first + i) * heads + item.head] =
-                    softmax.top[h] * scale + logf(sum);
-            factor[h] = dropout.keep / sum;
-        }
-        // By way of the warpgroup's queries, once all its warps have done with them.
-        ptx::named_barrier_sync(1 + F::GROUPS + group, 128);
-        unsigned char* own_smem = shared.q(slot.stage);
-        const int own_row = group * 64 + warp * 16, width = heads * D;
-        F::Queries::write(own_smem, own_row, o, factor);
-        __syncwarp();
-        F::Queries::store(o_gmem + size_t(item.first + row) * width + item.head * D, width,
-                          item.length - row, own_smem, own_row);
-        ptx::fence_proxy_async();
+        finish();
         release(shared.q_empty(slot.stage));
     }
     turns.end();

@@ -6,13 +6,16 @@
 // left, whatever the sequences' lengths.
 #pragma once
 #include <ptx/registers.cuh>
+#include <ptx/tma.cuh>
+#include <ptx/wgmma.cuh>
 
 #include "attention.cuh"
-#include "product_hopper.cuh"
+#include "hopper.cuh"
 
 namespace attention {
 
 using hopper::Cursor;
+using hopper::release;
 using hopper::ROW_BYTES;
 
 // ------------------------------------------------------------------ items
@@ -136,8 +139,7 @@ struct Panels {
             float values[8];
 #pragma unroll
             for (int i = 0; i < 8; i++) values[i] = acc[strip * 8 + i] * factor[i / 2 % 2];
-            hopper::write_strip(smem + strip / 4 * PANEL_BYTES + row * ROW_BYTES, strip % 4,
-                                values);
+            hopper::write_strip(rows(smem, row, strip), strip % 4, values);
         }
     }
 
@@ -148,9 +150,7 @@ struct Panels {
         for (int strip = 0; strip < D / 16; strip++) {
             const uint32_t packed[4] = {a[strip * 4], a[strip * 4 + 1], a[strip * 4 + 2],
                                         a[strip * 4 + 3]};
-            ptx::stmatrix_x4(hopper::strip_of_slot(smem + strip / 4 * PANEL_BYTES + row * ROW_BYTES,
-                                                   strip % 4),
-                             packed);
+            ptx::stmatrix_x4(hopper::strip_address(rows(smem, row, strip), strip % 4), packed);
         }
     }
 
@@ -169,6 +169,11 @@ struct Panels {
                 *reinterpret_cast<uint4*>(gmem + r * stride + chunk * 8) =
                     *reinterpret_cast<const uint4*>(from);
         }
+    }
+
+private:
+    __device__ __forceinline__ static unsigned char* rows(unsigned char* smem, int row, int strip) {
+        return smem + strip / 4 * PANEL_BYTES + row * ROW_BYTES;
     }
 };
 

@@ -285,6 +285,59 @@ __device__ __forceinline__ void exchange(float* part_smem, Each each) {
         }
 }
 
+// A warp's part of dq, with what is summed up to it in `part_smem` if `add`, scaled to the first
+// `rows` of 16 rows. It leaves by way of `part_smem`.
+__device__ __forceinline__ void store_sum(bf16* gmem, size_t stride, int rows,
+                                          const float (&dq)[32], float* part_smem, bool add,
+                                          float scale) {
+    float whole[32];
+    exchange(part_smem, [&](float2& sum, int i) {
+        const float2 before = add ? sum : make_float2(0.0f, 0.0f);
+        whole[i] = before.x + dq[i];
+        whole[i + 1] = before.y + dq[i + 1];
+    });
+    __syncwarp();
+    const float factor[2] = {scale, scale};
+    unsigned char* rows_smem = reinterpret_cast<unsigned char*>(part_smem);
+    Panels<16, 64>::write(rows_smem, 0, whole, factor);
+    __syncwarp();
+    Panels<16, 64>::store(gmem, stride, rows, rows_smem, 0);
+}
+
+// Calls each(s index, stat of its query's pair) for a lane's transposed scores. A pair of stats is
+// (lse, δ) of an even query and of the next.
+template <int R, class Each>
+__device__ __forceinline__ void for_each_score(const float2* stats_smem, Each each) {
+    stats_smem += threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < R / 4; n++) {
+        const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            each(4 * n + i, i % 2 ? make_float2(stat.z, stat.w) : make_float2(stat.x, stat.y));
+    }
+}
+
+// Scores become p.
+template <int R>
+__device__ __forceinline__ void weigh(float (&s)[R], const float2* stats_smem, float scale) {
+    for_each_score<R>(stats_smem, [&](int i, float2 stat) {
+        s[i] = ptx::exp2_approx(fmaf(s[i], scale, -stat.x));
+    });
+}
+
+// dp becomes ds, and p what the values were weighed by.
+template <bool DROPOUT, int R>
+__device__ __forceinline__ void slope(float (&dp)[R], float (&p)[R], const float2* stats_smem,
+                                      const unsigned (&kept)[R / 32], float keep_scale) {
+    for_each_score<R>(stats_smem, [&](int i, float2 stat) {
+        const bool keep = !DROPOUT || kept[i / 32] >> i % 32 & 1;
+        if constexpr (DROPOUT) dp[i] = keep ? dp[i] * keep_scale : 0.0f;
+        dp[i] = p[i] * (dp[i] - stat.y);
+        if (!keep) p[i] = 0.0f;
+    });
+}
+
 // One warpgroup: 64 keys of every item.
 template <class B>
 __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int heads, Band band,
@@ -294,14 +347,10 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
     using Keys = typename B::Keys;
     using Queries = typename B::Queries;
     using Scores = typename B::Scores;
-    const int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
     const int own_row = group * 64 + warp * 16;
     const size_t width = heads * D, stride = 3 * width;
     const Band queries = {band.ahead, band.behind};
-    const auto release = [&](uint64_t* empty) {
-        __syncwarp();
-        if (lane == 0) ptx::mbarrier_arrive(empty);
-    };
     Cursor<B::SLOTS> slot;
     Cursor<B::STAGES> at;
     Cursor<1> sums_at;
@@ -325,7 +374,6 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
             const bool sees = !B::SKIPS || seen.any;
             const uint32_t q_smem = ptx::shared_address(shared.q(at.stage));
             const uint32_t d_o_smem = ptx::shared_address(shared.d_o(at.stage));
-            const float2* stats_smem = shared.stats(at.stage) + lane % 4 * 2;
             ptx::mbarrier_wait(shared.full(at.stage), at.parity);
             if (sees) {
                 ptx::wgmma_fence();
@@ -339,33 +387,15 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
                     const unsigned mask_row = unsigned(item.first + query) * heads + item.head;
 #pragma unroll
                     for (int i = 0; i < R / 32; i++)
-                        kept[i] = kept_of_tile<1, 8, true>(dropout, mask_row + i * 64 * heads, heads,
-                                                           row);
+                        kept[i] = kept_of_tile<1, 8, true>(dropout, mask_row + i * 64 * heads,
+                                                           heads, row);
                 }
                 ptx::wgmma_wait<1>(s);
                 if (!seen.all || group_row + 64 > item.length)
                     mask(s, row, query, queries, item.length);
-#pragma unroll
-                for (int n = 0; n < R / 4; n++) {
-                    const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        s[4 * n + i] = ptx::exp2_approx(
-                            fmaf(s[4 * n + i], scale * LOG2E, -(i % 2 ? stat.z : stat.x)));
-                }
+                weigh(s, shared.stats(at.stage), scale * LOG2E);
                 ptx::wgmma_wait<0>(dp);
-#pragma unroll
-                for (int n = 0; n < R / 4; n++) {
-                    const float4 stat = *reinterpret_cast<const float4*>(stats_smem + n * 8);
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        float &p = s[4 * n + i], &ds = dp[4 * n + i];
-                        const bool keep = !DROPOUT || kept[n / 8] >> (4 * n + i) % 32 & 1;
-                        if constexpr (DROPOUT) ds = keep ? ds * dropout.keep : 0.0f;
-                        ds = p * (ds - (i % 2 ? stat.w : stat.y));
-                        if (!keep) p = 0.0f;
-                    }
-                }
+                slope<DROPOUT>(dp, s, shared.stats(at.stage), kept, dropout.keep);
                 to_operand(p_operand, s);
                 to_operand(ds_operand, dp);
             } else {
@@ -399,30 +429,18 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
                 ptx::wgmma_wait<0>(dq);
             }
             ptx::mbarrier_wait(shared.sums_open(), sums_at.parity);
-            const Turn turn = Turn::of<B>(item, tile, band);
             float* sums_smem = reinterpret_cast<float*>(shared.sums()) + own_row * 64;
-            if (!turn.last) {
+            const Turn turn = Turn::of<B>(item, tile, band);
+            if (turn.last) {
+                const int first = query + (D == 64 ? own_row : warp * 16);
+                store_sum(out + first * stride + (D == 64 ? 0 : group * 64), stride,
+                          item.length - first, dq, sums_smem, turn.before > 0, scale);
+            } else {
                 exchange(sums_smem, [&](float2& sum, int i) {
                     sum = make_float2(dq[i], dq[i + 1]);
                 });
-                ptx::fence_proxy_async();
-            } else {
-                float whole[32];
-                exchange(sums_smem, [&](float2& sum, int i) {
-                    const float2 before = turn.before > 0 ? sum : make_float2(0.0f, 0.0f);
-                    whole[i] = before.x + dq[i];
-                    whole[i + 1] = before.y + dq[i + 1];
-                });
-                __syncwarp();
-                const float factor[2] = {scale, scale};
-                unsigned char* own_smem = reinterpret_cast<unsigned char*>(sums_smem);
-                Panels<16, 64>::write(own_smem, 0, whole, factor);
-                __syncwarp();
-                const int first = query + (D == 64 ? own_row : warp * 16);
-                Panels<16, 64>::store(out + first * stride + (D == 64 ? 0 : group * 64), stride,
-                                      item.length - first, own_smem, 0);
-                ptx::fence_proxy_async();
             }
+            ptx::fence_proxy_async();
             release(shared.sums_written());
             ptx::wgmma_wait<0>(dk);
             release(shared.empty(at.stage));

@@ -21,8 +21,6 @@
 // Two blocks may form a cluster: they make tiles one above the other, so that b is the same for
 // both. Each brings half of it and has TMA write that half into both: the L2 reads b once for two.
 #pragma once
-#include <common.cuh>
-#include <ptx/barrier.cuh>
 #include <ptx/cluster.cuh>
 #include <ptx/registers.cuh>
 #include <ptx/tma.cuh>
@@ -192,22 +190,6 @@ private:
 };
 
 // ------------------------------------------------------------------ the ring
-
-// Where a role stands in the ring: every role passes all steps of all its block's work in order.
-template <int STAGES>
-struct Cursor {
-    int stage = 0;
-    uint32_t parity = 0;  // of the round
-
-    __device__ __forceinline__ void next() {
-        if (++stage == STAGES) stage = 0, parity ^= 1;
-    }
-    __device__ __forceinline__ void skip(int steps) {
-        const int to = stage + steps;
-        stage = to % STAGES;
-        parity ^= to / STAGES & 1;
-    }
-};
 
 // Shared memory: stages, each a's panel and b's; slots of results; barriers.
 template <class T>

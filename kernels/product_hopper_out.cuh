@@ -12,16 +12,13 @@
 //
 // Rows and columns beyond the results' ends are cut off by TMA.
 #pragma once
-#include <common.cuh>
-#include <ptx/barrier.cuh>
-#include <ptx/matrix.cuh>
 #include <ptx/tma.cuh>
 
 #include "activation.cuh"
+#include "hopper.cuh"
 
 namespace hopper {
 
-constexpr int ROW_BYTES = 128;              // of all tiles in shared memory: one swizzle
 constexpr int SLOT_BYTES = 16 * ROW_BYTES;  // [16 rows, 64 bf16 or 32 fp32]
 constexpr int STRIP = 16;                   // columns that an epilogue works on at a time
 
@@ -100,33 +97,12 @@ public:
     }
 };
 
-// The lane's 16-byte chunk of a strip of bf16 in a slot with rows of COLUMNS, as ldmatrix and
-// stmatrix take it: matrices (rows 0-7, columns 0-7), (8-15, 0-7), (0-7, 8-15), (8-15, 8-15). That
-// is the accumulators' order. TMA swizzles a row within its own bytes, by its place among 128.
-template <int COLUMNS = 64>
-__device__ __forceinline__ uint32_t strip_of_slot(const unsigned char* slot_smem, int strip) {
-    constexpr int BYTES = COLUMNS * 2;
-    const int row = threadIdx.x % 16, chunk = strip * 2 + threadIdx.x % 32 / 16;
-    const int turn = row * BYTES / ROW_BYTES % (BYTES / 16);
-    return ptx::shared_address(slot_smem) + row * BYTES + (chunk ^ turn) * 16;
-}
-
 __device__ __forceinline__ float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_bf16(uint32_t pair) {
     return __uint_as_float(pair & 0xffff0000u);
 }
 
-// values[4 j + 2 h + e]: row 8 h + lane / 4, column 8 j + 2 (lane % 4) + e of a strip.
-template <int COLUMNS = 64>
-__device__ __forceinline__ void write_strip(unsigned char* slot_smem, int strip,
-                                            const float (&values)[8]) {
-    uint32_t packed[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) packed[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
-    ptx::stmatrix_x4(strip_of_slot<COLUMNS>(slot_smem, strip), packed);
-}
-
-// The same, and values as rounded: what follows starts from them.
+// write_strip, and values as rounded: what follows starts from them.
 template <int COLUMNS = 64>
 __device__ __forceinline__ void write_rounded(unsigned char* slot_smem, int strip,
                                               float (&values)[8]) {
@@ -137,14 +113,14 @@ __device__ __forceinline__ void write_rounded(unsigned char* slot_smem, int stri
         values[2 * i] = low_bf16(packed[i]);
         values[2 * i + 1] = high_bf16(packed[i]);
     }
-    ptx::stmatrix_x4(strip_of_slot<COLUMNS>(slot_smem, strip), packed);
+    ptx::stmatrix_x4(strip_address<COLUMNS>(slot_smem, strip), packed);
 }
 
 template <int COLUMNS>
 __device__ __forceinline__ void read_strip(float (&values)[8], const unsigned char* slot_smem,
                                            int strip) {
     uint32_t packed[4];
-    ptx::ldmatrix_x4(packed, strip_of_slot<COLUMNS>(slot_smem, strip));
+    ptx::ldmatrix_x4(packed, strip_address<COLUMNS>(slot_smem, strip));
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         values[2 * i] = low_bf16(packed[i]);
@@ -302,7 +278,7 @@ struct ActivationGradientOut {
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         Nothing) const {
         uint32_t packed[4];
-        ptx::ldmatrix_x4(packed, strip_of_slot(slot_smem, strip));
+        ptx::ldmatrix_x4(packed, strip_address(slot_smem, strip));
         with_activation(activation, [&](auto act) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
@@ -311,7 +287,7 @@ struct ActivationGradientOut {
                 packed[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
             }
         });
-        ptx::stmatrix_x4(strip_of_slot(slot_smem, strip), packed);
+        ptx::stmatrix_x4(strip_address(slot_smem, strip), packed);
     }
     template <class O>
     __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
@@ -378,7 +354,7 @@ struct GateGradientOut {
     __device__ __forceinline__ Nothing load(int) const { return {}; }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         Nothing) const {
-        const uint32_t a_smem = strip_of_slot<COLUMNS>(slot_smem, strip);
+        const uint32_t a_smem = strip_address<COLUMNS>(slot_smem, strip);
         const uint32_t g_smem = a_smem + HALF_SLOT;
         uint32_t a[4], g[4];
         ptx::ldmatrix_x4(a, a_smem);
