@@ -17,8 +17,7 @@
 // One pass, five products. A block takes 128 keys of a head, 64 a consumer's warpgroup, and goes
 // through the tiles of queries that see them. Scores are computed transposed, keys × queries, so
 // that p̃ᵀ and dsᵀ are left operands of dv and dk as they lie in registers; dsᵀ alone goes through
-// shared memory, from where all of it makes a tile of dq. The scores of the next tile are asked for
-// before dq leaves.
+// shared memory, from where all of it makes a tile of dq.
 //
 // dq is a sum over blocks. They add up in a fixed order, that of the keys: a word in global memory
 // says whose turn it is, and the order of items is such that it nearly always is. The first block
