@@ -95,6 +95,6 @@ fn random_batch(arch: &Arch) -> Batch {
         rows,
         targets,
         pairs: vec![],
-        to_mask: None,
+        ..Batch::default()
     }
 }

@@ -171,8 +171,7 @@ impl<D: Device> Predictor<D> {
             cu_seqlens: vec![0, n as i32],
             rows: Some(rows.iter().map(|&row| row as i32).collect()),
             targets: vec![crate::data::IGNORE; rows.len()],
-            pairs: vec![],
-            to_mask: None,
+            ..Batch::default()
         };
         let capacity = Capacity::of(&batch, false);
         let (dev, v) = (&self.dev, arch.vocab);

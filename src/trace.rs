@@ -12,7 +12,7 @@ use crate::hf::{
     Entry, FloatType, LoadError, ModelDir, Piece, SafeError, pieces, put_piece, write_safetensors,
 };
 use crate::model::activations::Activations;
-use crate::model::arch::{Arch, ArchError};
+use crate::model::arch::{Arch, ArchError, TaskKind};
 use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::heads::{Labelled, Sums};
 use crate::model::params::Param;
@@ -26,10 +26,32 @@ pub struct Input {
     pub input_ids: Vec<Vec<u32>>,
     /// As many as `input_ids`; 0 where left out.
     pub token_type_ids: Option<Vec<Vec<u32>>>,
-    /// As many as `input_ids`, −100 ignored; causal: the ids themselves, shifted inside.
-    pub labels: Option<Vec<Vec<i32>>>,
+    /// As many as `input_ids`, −100 ignored; causal: the ids themselves, shifted inside. Of a
+    /// task's head: see [`Labels`].
+    pub labels: Option<Labels>,
     /// One a sequence, of the sentence-pair head; −100 ignored.
     pub pair_labels: Option<Vec<i32>>,
+}
+
+/// What the loss holds logits to: a list a sequence, or a number a sequence.
+///
+/// Of tokens as many as `input_ids`; of classes a class a sequence, of flags a list of 0 and 1, of
+/// values a list or one number; of spans [start, end], counted within the sequence.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Labels {
+    One(Vec<f64>),
+    Lists(Vec<Vec<f64>>),
+}
+
+impl Labels {
+    /// A list a sequence.
+    fn lists(&self) -> Vec<Vec<f64>> {
+        match self {
+            Labels::One(each) => each.iter().map(|&label| vec![label]).collect(),
+            Labels::Lists(lists) => lists.clone(),
+        }
+    }
 }
 
 /// Why a batch cannot be traced.
@@ -52,7 +74,8 @@ pub enum TraceError {
 }
 
 /// Traces the batch in the file `input` through the model at `model` and writes `output`
-/// (safetensors, `dtype`): `logits` [tokens, V], and with labels `loss` [1] and `grad.NAME`.
+/// (safetensors, `dtype`): `logits` [tokens, V], or of a task [sequences or tokens, K], and with
+/// labels `loss` [1] and `grad.NAME`.
 pub fn trace<D: Device>(
     dev: &D,
     model: &Path,
@@ -86,7 +109,7 @@ pub fn trace<D: Device>(
 
 /// What a trace finds.
 struct Traced {
-    /// [N, V]
+    /// [N, V], or [M, K]
     logits: Vec<f64>,
     /// [S, 2], with a pair head and labels
     pair_logits: Option<Vec<f64>>,
@@ -99,17 +122,23 @@ fn run<D: Device>(dev: &D, model: &Model<D>, batch: &Batch, labelled: bool) -> T
     let mut loaded = DeviceBatch::new(dev, capacity, false);
     loaded.load(batch, arch.pair);
     let mut acts = Activations::new(dev, arch, capacity, true);
-    let mut logits = dev.x(Class::Scratch, batch.ids.len() * arch.vocab);
     model.forward(dev, &mut acts, &loaded, None);
-    model.logits(dev, &mut logits, &mut acts, &loaded);
+    let logits = if arch.task.is_some() {
+        model.task_logits(dev, &mut acts, &loaded, None);
+        acts.head.task.as_ref().expect("activations of a task").logits.to_vec()
+    } else {
+        let mut logits = dev.x(Class::Scratch, batch.ids.len() * arch.vocab);
+        model.logits(dev, &mut logits, &mut acts, &loaded);
+        logits.to_vec()
+    };
     let pair_logits = labelled.then(|| model.pair_logits(dev, &mut acts, &loaded)).flatten();
     let trained = labelled.then(|| {
         let mut labelled = Labelled::new(dev);
-        labelled.count(std::slice::from_ref(batch));
+        labelled.count(model, std::slice::from_ref(batch));
         let acc = |len| dev.acc(Class::Scratch, len);
         let mut sums = Sums { tokens: acc(3), pairs: acc(3) };
         let mut grads = acc(model.layout.table.arena_len);
-        model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, &labelled);
+        model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, &labelled, None);
         model.backward(dev, &mut grads, &mut acts, &loaded, None);
         let mean = |sums: &D::Acc| {
             let sums = sums.to_vec();
@@ -117,7 +146,7 @@ fn run<D: Device>(dev: &D, model: &Model<D>, batch: &Batch, labelled: bool) -> T
         };
         (mean(&sums.tokens) + mean(&sums.pairs), grads.to_vec())
     });
-    Traced { logits: logits.to_vec(), pair_logits: pair_logits.map(|l| l.to_vec()), trained }
+    Traced { logits, pair_logits: pair_logits.map(|l| l.to_vec()), trained }
 }
 
 fn write<D: Device>(
@@ -126,7 +155,7 @@ fn write<D: Device>(
     traced: &Traced,
     dtype: FloatType,
 ) -> Result<(), TraceError> {
-    let (table, v) = (&model.layout.table, model.arch.vocab);
+    let (table, v) = (&model.layout.table, model.arch.outputs());
     let entry = |name: String, shape: Vec<usize>| Entry { name, dtype, shape };
     let mut entries = vec![entry("logits".into(), vec![traced.logits.len() / v, v])];
     let mut plain: Vec<&[f64]> = vec![&traced.logits];
@@ -175,19 +204,11 @@ impl Input {
             same_lengths(given, &lengths, "token_type_ids")?;
             types = flatten(given, arch.token_types.max(1), "token_type_ids", "the token types")?;
         }
-        let mut targets = vec![IGNORE; ids.len()];
-        if let Some(labels) = &self.labels {
-            same_lengths(labels, &lengths, "labels")?;
-            targets = labels.concat();
-            let wrong = |&&l: &&i32| l != IGNORE && !(0..arch.vocab as i32).contains(&l);
-            if let Some(label) = targets.iter().find(wrong) {
-                return Err(format!("label {label} is neither -100 nor in the vocabulary"));
-            }
-        }
+        let (mut targets, reals) = self.truth(arch, &lengths)?;
         let mut cu_seqlens = vec![0];
         let mut positions = Vec::new();
         for &len in &lengths {
-            if arch.causal && len > 0 {
+            if arch.causal && arch.task.is_none() && len > 0 {
                 // Each row is held to the label of the next; the last has none.
                 let end = positions.len() + len;
                 targets[positions.len()..end].rotate_left(1);
@@ -205,7 +226,34 @@ impl Input {
         if let Some(label) = pairs.iter().find(|l| ![0, 1, IGNORE].contains(l)) {
             return Err(format!("pair label {label} is not 0, 1 or -100"));
         }
-        Ok(Batch { ids, positions, types, cu_seqlens, rows: None, targets, pairs, to_mask: None })
+        let rows = arch.task.as_ref().and_then(|task| task.rows(&cu_seqlens));
+        let to_mask = None;
+        Ok(Batch { ids, positions, types, cu_seqlens, rows, targets, reals, pairs, to_mask })
+    }
+
+    /// Targets and real targets of sequences of such lengths.
+    fn truth(&self, arch: &Arch, lengths: &[usize]) -> Result<(Vec<i32>, Vec<f64>), String> {
+        let kind = arch.task.as_ref().map(|task| task.kind);
+        if kind.is_some_and(TaskKind::is_of_sequences) && lengths.contains(&0) {
+            return Err("a sequence has no token: there is nothing to label".into());
+        }
+        let each = |count: usize| vec![count; lengths.len()];
+        let (wanted, below) = match kind {
+            None | Some(TaskKind::Tokens) => (lengths.to_vec(), arch.outputs()),
+            Some(TaskKind::Classes) => (each(1), arch.outputs()),
+            Some(TaskKind::Flags | TaskKind::Values) => (each(arch.outputs()), 0),
+            Some(TaskKind::Spans) => (each(2), arch.context),
+        };
+        let count = wanted.iter().sum();
+        let lists = self.labels.as_ref().map(Labels::lists);
+        if let Some(labels) = &lists {
+            same_lengths(labels, &wanted, "labels")?;
+        }
+        if matches!(kind, Some(TaskKind::Flags | TaskKind::Values)) {
+            return Ok((vec![], lists.map_or(vec![0.0; count], |lists| lists.concat())));
+        }
+        let targets = lists.map_or(Ok(vec![IGNORE; count]), |lists| classes(&lists, below))?;
+        Ok((targets, vec![]))
     }
 }
 
@@ -213,6 +261,18 @@ fn same_lengths<T>(given: &[Vec<T>], lengths: &[usize], name: &str) -> Result<()
     let same =
         given.len() == lengths.len() && given.iter().zip(lengths).all(|(g, l)| g.len() == *l);
     if same { Ok(()) } else { Err(format!("{name} is not of the shape of input_ids")) }
+}
+
+/// Whole numbers below `outputs`, or −100.
+fn classes(labels: &[Vec<f64>], outputs: usize) -> Result<Vec<i32>, String> {
+    let class = |&label: &f64| {
+        let inside = (0.0..outputs as f64).contains(&label) && label.fract() == 0.0;
+        if inside || label == f64::from(IGNORE) {
+            return Ok(label as i32);
+        }
+        Err(format!("label {label} is neither -100 nor a whole number below {outputs}"))
+    };
+    labels.iter().flatten().map(class).collect()
 }
 
 fn flatten(of: &[Vec<u32>], below: usize, name: &str, what: &str) -> Result<Vec<i32>, String> {

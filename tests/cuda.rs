@@ -389,7 +389,7 @@ fn trained(dev: &Meter<Gpu>) -> (Vec<f64>, Outcome) {
     (arch.width, arch.embed_width, arch.inner) = (48, 48, 40);
     let sizes: [&[usize]; 4] = [&[7, 1, 23, 12], &[7, 1, 23, 12], &[20, 9], &[20, 9]];
     let passes = [1, 2].map(|seed| sizes.map(|lengths| support::batch(&arch, lengths, seed)));
-    let capacity = Capacity { tokens: 43, sequences: 4, rows: 43 };
+    let capacity = Capacity { tokens: 43, sequences: 4, rows: 43, reals: 0 };
     let mut trainer = Trainer::new(dev, &arch, capacity, 2, None, 0.1).unwrap();
     trainer.initialise(dev, 1);
     let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };

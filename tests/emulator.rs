@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use half::bf16;
-use support::{batch, lively, zoo};
+use support::{batch, lively, tasks, zoo};
 use warpwright::data::masking::{Masker, SPECIAL, WORD_START};
 use warpwright::data::{Batch, Masking, ToMask};
 use warpwright::device::cpu::Cpu;
@@ -41,7 +41,7 @@ fn gpu_zoo() -> Vec<(String, Arch)> {
         inner: 40,
         ..arch
     };
-    zoo().into_iter().map(|(name, arch)| (name, sizes(arch))).collect()
+    zoo().into_iter().chain(tasks()).map(|(name, arch)| (name, sizes(arch))).collect()
 }
 
 fn trainer<D: Device>(dev: &D, arch: &Arch, capacity: Capacity) -> Trainer<D> {
@@ -89,14 +89,8 @@ fn plain_kernels_hold_too() {
 /// Losses of twenty steps.
 fn losses<D: Device>(dev: &D, arch: &Arch) -> Vec<f64> {
     let micros: Vec<_> = (0..4).map(|seed| batch(arch, &[7, 1, 23, 12], seed)).collect();
-    let most = |of: fn(&Capacity) -> usize| {
-        micros.iter().map(|m| of(&Capacity::of(m, arch.pair))).max().unwrap()
-    };
-    let capacity = Capacity {
-        tokens: most(|c| c.tokens),
-        sequences: most(|c| c.sequences),
-        rows: most(|c| c.rows),
-    };
+    let capacities = micros.iter().map(|micro| Capacity::of(micro, arch.pair));
+    let capacity = capacities.reduce(Capacity::max).unwrap();
     let mut trainer = trainer(dev, arch, capacity);
     let update = Update { rule: Rule::default(), lr: 1e-3, clip: 1.0, stochastic: None };
     let step = |step: usize| {
@@ -138,7 +132,7 @@ fn the_device_masks_as_the_host_does() {
         (43, (0..37).map(|id| if id < 3 { SPECIAL } else { WORD_START }).collect());
     let masker = Masker::new(Philox::new(9), Masking::default(), 2, flags, tokens);
     let dev = Lockstep::new(Cpu::<bf16>::new(), emulated(Kernels::Fast));
-    let capacity = Capacity { tokens, sequences: 4, rows: masker.capacity() + 4 };
+    let capacity = Capacity { tokens, sequences: 4, rows: masker.capacity() + 4, reals: 0 };
     let trained = |on_device: bool| {
         let masks = on_device.then_some(&masker);
         let mut trainer = Trainer::new(&dev, &arch, capacity, 2, masks, 0.1).unwrap();

@@ -6,13 +6,13 @@
 
 mod support;
 
-use support::{Rig, batch, lively, uniform, zoo};
+use support::{Rig, batch, lively, tasks, uniform, zoo};
 use warpwright::device::Buffer;
 use warpwright::device::cpu::Cpu;
 
 #[test]
 fn every_family_and_switch_agrees_with_central_differences() {
-    for (name, arch) in zoo() {
+    for (name, arch) in zoo().into_iter().chain(tasks()) {
         let batch = batch(&arch, &[7, 1, 23, 12], 3);
         let mut params = lively(&arch, 11);
         let mut rig = Rig::new(Cpu::<f64>::new(), &arch, &params, &batch);

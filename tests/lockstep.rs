@@ -4,7 +4,7 @@ mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use support::{Rig, batch, lively, shrunk, uniform, zoo};
+use support::{Rig, batch, lively, shrunk, tasks, uniform, zoo};
 use warpwright::device::cpu::Cpu;
 use warpwright::device::lockstep::Lockstep;
 use warpwright::device::{Buffer, Class, Device, Memory};
@@ -21,12 +21,8 @@ use half::bf16;
 /// decay: RMSprop normalises g + λw, and where the two nearly cancel it magnifies their rounding.
 fn train<D: Device>(dev: &D, arch: &Arch) {
     let micros = [batch(arch, &[7, 1, 23, 12], 3), batch(arch, &[23, 9, 11], 4)];
-    let sizes = micros.each_ref().map(|micro| Capacity::of(micro, arch.pair));
-    let capacity = Capacity {
-        tokens: sizes[0].tokens.max(sizes[1].tokens),
-        sequences: sizes[0].sequences.max(sizes[1].sequences),
-        rows: sizes[0].rows.max(sizes[1].rows),
-    };
+    let [a, b] = micros.each_ref().map(|micro| Capacity::of(micro, arch.pair));
+    let capacity = a.max(b);
     let mut trainer = Trainer::new(dev, arch, capacity, 2, None, 0.0).unwrap();
     trainer.state.master.write(0, &lively(arch, 11));
     dev.store(&mut trainer.model.params, &trainer.state.master);
@@ -48,7 +44,7 @@ fn train<D: Device>(dev: &D, arch: &Arch) {
 /// much of its bound each op used.
 fn holds<A: Device, B: Device>(a: fn() -> A, b: fn() -> B) {
     let mut worst = std::collections::BTreeMap::new();
-    for (name, arch) in zoo() {
+    for (name, arch) in zoo().into_iter().chain(tasks()) {
         let dev = Lockstep::new(a(), b());
         let outcome = catch_unwind(AssertUnwindSafe(|| train(&dev, &arch)));
         outcome.unwrap_or_else(|e| panic!("{name}: {}", message(e)));

@@ -37,7 +37,7 @@ pub fn batch(arch: &Arch, lengths: &[usize], masked: Option<f64>) -> Batch {
         pairs: draw(3, if arch.pair { lengths.len() } else { 0 }, 2),
         positions,
         cu_seqlens,
-        to_mask: None,
+        ..Batch::default()
     }
 }
 

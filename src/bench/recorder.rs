@@ -24,6 +24,7 @@ use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Rule, Update};
 use crate::ops::reduce::ReduceOps;
 use crate::ops::rope::{RopeOps, Turn};
+use crate::ops::task::{TaskOps, Truth};
 use crate::train::step::{StepKey, Trainer};
 
 /// Notes calls; its tensors are those of [`Null`].
@@ -256,6 +257,22 @@ impl GatherOps for Recorder {
 
     fn scatter_add(&self, dx: &mut X, _: &X, _: &Int, width: usize, count: usize) {
         self.note(Call::ScatterAdd { width, count, of: dx.len() / width });
+    }
+}
+
+/// Of models with a task's head, which are not pretrained and so not recorded.
+impl TaskOps for Recorder {
+    fn mean_rows(&self, _: &mut X, _: &X, _: &Int, _: usize, _: usize) {}
+    fn mean_rows_backward(&self, _: &mut X, _: &X, _: &Int, _: usize, _: usize) {}
+    fn task_loss(
+        &self,
+        _: &mut Acc,
+        _: &mut X,
+        _: Truth<Self>,
+        _: usize,
+        _: usize,
+        _: Option<&Acc>,
+    ) {
     }
 }
 

@@ -152,12 +152,7 @@ impl<D: Device> Steps<D> {
 /// Room for each of the passes.
 pub fn capacity(arch: &Arch, micros: &[Batch]) -> Capacity {
     let each = micros.iter().map(|batch| Capacity::of(batch, arch.pair));
-    each.reduce(|a, b| Capacity {
-        tokens: a.tokens.max(b.tokens),
-        sequences: a.sequences.max(b.sequences),
-        rows: a.rows.max(b.rows),
-    })
-    .unwrap_or(Capacity { tokens: 0, sequences: 0, rows: 0 })
+    each.reduce(Capacity::max).unwrap_or_default()
 }
 
 /// One row an op: the median and spread of its time a step.

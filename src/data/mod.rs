@@ -33,7 +33,7 @@ pub use tokenizer::Tokenizer;
 pub const IGNORE: i32 = -100;
 
 /// One micro-batch, token-flat, on the host: N tokens in S sequences, M of them masked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// `[N]`
     pub ids: Vec<i32>,
@@ -46,8 +46,10 @@ pub struct Batch {
     /// `[M]` ascending rows whose loss counts (masked); `None`: all N rows (causal), or to be
     /// masked
     pub rows: Option<Vec<i32>>,
-    /// `[M]`, or `[N]` if `rows` is `None`; [`IGNORE`] does not count
+    /// `[M]`, or `[N]` if `rows` is `None`; [`IGNORE`] does not count. Of spans `[S, 2]`.
     pub targets: Vec<i32>,
+    /// `[S, K]` of a task whose targets are numbers, or zeros and ones; else empty
+    pub reals: Vec<f64>,
     /// `[S]` pair labels, [`IGNORE`] does not count; empty without a pair objective
     pub pairs: Vec<i32>,
     /// What the device that trains is to mask; then `targets` is empty.

@@ -23,6 +23,7 @@ use crate::ops::norm::NormOps;
 use crate::ops::optimizer::OptimizerOps;
 use crate::ops::reduce::ReduceOps;
 use crate::ops::rope::RopeOps;
+use crate::ops::task::TaskOps;
 
 /// What memory is for; the plan counts bytes by class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -185,6 +186,7 @@ pub trait Device:
     + GatherOps
     + DropoutOps
     + LossOps
+    + TaskOps
     + MaskOps
     + ReduceOps
     + OptimizerOps
@@ -202,6 +204,7 @@ impl<D> Device for D where
         + GatherOps
         + DropoutOps
         + LossOps
+        + TaskOps
         + MaskOps
         + ReduceOps
         + OptimizerOps

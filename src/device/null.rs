@@ -23,6 +23,7 @@ use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::ReduceOps;
 use crate::ops::rope::{RopeOps, Turn};
+use crate::ops::task::{TaskOps, Truth};
 
 /// Counts the memory that a device with these formats would take.
 #[derive(Debug)]
@@ -205,6 +206,21 @@ impl LossOps for Null {
         _: LossInput<Self>,
         _: &X,
         _: &Linear,
+    ) {
+    }
+}
+
+impl TaskOps for Null {
+    fn mean_rows(&self, _: &mut X, _: &X, _: &Int, _: usize, _: usize) {}
+    fn mean_rows_backward(&self, _: &mut X, _: &X, _: &Int, _: usize, _: usize) {}
+    fn task_loss(
+        &self,
+        _: &mut Acc,
+        _: &mut X,
+        _: Truth<Self>,
+        _: usize,
+        _: usize,
+        _: Option<&Acc>,
     ) {
     }
 }

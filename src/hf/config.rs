@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::families as of;
 use super::keys::Keys;
 use super::safe::FloatType;
+use super::task;
 use crate::model::arch::{Arch, ArchError, Family, Positions};
 
 /// Why a `config.json` cannot be read, or a model cannot be described by one.
@@ -101,8 +102,8 @@ pub fn read_ids(config: &Value) -> SpecialIds {
 
 /// The model that a `config.json` describes, canonical and valid.
 ///
-/// `architectures` decides only whether there is a sentence-pair head; any class of a family is
-/// read as the language model.
+/// `architectures` decides the head: a task's, a language model's with a sentence-pair head, or
+/// else a language model's.
 ///
 /// # Errors
 /// An unknown `model_type`, a key of the wrong type, a setting that this engine does not compute,
@@ -127,6 +128,10 @@ pub fn read_config(config: &Value) -> Result<Arch, ConfigError> {
             Arch { family: Family::Custom, ..arch }
         }
         _ => return Err(ConfigError::ModelType(kind.to_string())),
+    };
+    let arch = match task::read(&keys, &arch)? {
+        Some(task) => arch.for_task(task),
+        None => arch,
     };
     arch.validate()?;
     Ok(arch.canonical())
@@ -155,6 +160,13 @@ pub fn write_config(arch: &Arch, ids: &SpecialIds, dtype: FloatType) -> Result<V
         Family::Albert => ("albert", "AlbertForMaskedLM", of::albert_keys(arch)),
         Family::Modernbert => ("modernbert", "ModernBertForMaskedLM", of::modernbert_keys(arch)),
         Family::Custom => ("warpwright", "Warpwright", of::custom_keys(arch)),
+    };
+    let class = match &arch.task {
+        Some(task) => {
+            map.extend(task::keys(arch, task));
+            task::class(arch.family, task.kind)
+        }
+        None => class.into(),
     };
     for (name, id) in ids.pairs() {
         if let Some(id) = id.filter(|&id| id >= arch.vocab) {

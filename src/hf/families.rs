@@ -55,6 +55,7 @@ pub(super) fn read_gpt2(k: &Keys) -> Result<Arch, ConfigError> {
         head_bias: false,
         decoder_bias: false,
         pair: false,
+        task: None,
         dropout: Dropouts {
             embed: k.f64("embd_pdrop", 0.1)?,
             hidden: k.f64("resid_pdrop", 0.1)?,
@@ -134,6 +135,7 @@ fn read_encoder(k: &Keys, default: EncoderDefaults) -> Result<Arch, ConfigError>
         head_activation: activation,
         head_bias: true,
         decoder_bias: true,
+        task: None,
         pair: k.is_one_of(&["BertForPreTraining", "BertForNextSentencePrediction"]),
         dropout: Dropouts {
             embed: hidden,
@@ -274,6 +276,7 @@ pub(super) fn read_modernbert(k: &Keys) -> Result<Arch, ConfigError> {
         head_bias: k.bool("classifier_bias", false)?,
         decoder_bias: k.bool("decoder_bias", true)?,
         pair: false,
+        task: None,
         dropout: Dropouts {
             embed: k.f64("embedding_dropout", 0.0)?,
             hidden: k.f64("mlp_dropout", 0.0)?,

@@ -131,13 +131,27 @@ impl ModelDir {
     pub fn load(
         &self,
         table: &ParamTable,
+        sink: impl FnMut(&Param, usize, &[f64]),
+    ) -> Result<LoadReport, LoadError> {
+        self.load_as(&self.arch, table, sink)
+    }
+
+    /// The same into `table` of `arch`, which has the body of [`ModelDir::arch`] and may have
+    /// another head.
+    ///
+    /// # Errors
+    /// As [`ModelDir::load`].
+    pub fn load_as(
+        &self,
+        arch: &Arch,
+        table: &ParamTable,
         mut sink: impl FnMut(&Param, usize, &[f64]),
     ) -> Result<LoadReport, LoadError> {
         let mut report = LoadReport::default();
         let mut found: Vec<(Piece, Stored)> = Vec::new();
         let mut used = BTreeSet::new();
         let mut absent = Vec::new();
-        for piece in pieces(&self.arch, table) {
+        for piece in pieces(arch, table) {
             match self.find(&piece, &mut used)? {
                 Some(stored) => found.push((piece, stored)),
                 None if may_be_missing(&table.params[piece.param]) => {
@@ -225,6 +239,7 @@ fn weight_files(dir: &Path, arch: &Arch) -> Result<Vec<PathBuf>, LoadError> {
     let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
     if pickles.iter().any(|name| dir.join(name).exists()) {
         let class = match () {
+            _ if arch.task.is_some() => "AutoModel",
             _ if arch.causal => "AutoModelForCausalLM",
             _ if arch.pair => "AutoModelForPreTraining",
             _ => "AutoModelForMaskedLM",
@@ -257,7 +272,9 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, LoadError> {
 
 /// Heads may start afresh on a pretrained body; the body may not.
 fn may_be_missing(param: &Param) -> bool {
-    ["head.", "decoder.", "pooler.", "pair."].iter().any(|head| param.name.starts_with(head))
+    ["head.", "decoder.", "pooler.", "pair.", "task."]
+        .iter()
+        .any(|head| param.name.starts_with(head))
 }
 
 /// Hands one stored tensor over in our layout, some rows at a time.

@@ -13,6 +13,7 @@ pub mod load;
 pub mod names;
 pub mod safe;
 pub mod save;
+mod task;
 
 pub use config::{ConfigError, SpecialIds, fits_family, read_config, read_ids, write_config};
 pub use load::{LoadError, LoadReport, ModelDir};

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::model::arch::{Arch, Family};
+use crate::model::arch::{Arch, Family, TaskKind};
 use crate::model::params::{Param, ParamTable};
 
 /// A stored tensor, and the part of a parameter that it holds.
@@ -125,6 +125,29 @@ const MODERNBERT: &Names = &[
     ("decoder", "decoder"),
 ];
 
+/// What a family calls the parts of a task's head.
+fn task_names(family: Family, kind: TaskKind) -> &'static Names {
+    match (family, kind) {
+        (Family::Bert, kind) if kind.is_of_sequences() => {
+            &[("task.dense", "bert.pooler.dense"), ("task.classifier", "classifier")]
+        }
+        (Family::Albert, kind) if kind.is_of_sequences() => {
+            &[("task.dense", "albert.pooler"), ("task.classifier", "classifier")]
+        }
+        (Family::Roberta, kind) if kind.is_of_sequences() => {
+            &[("task.dense", "classifier.dense"), ("task.classifier", "classifier.out_proj")]
+        }
+        (Family::Gpt2, kind) if kind.is_of_sequences() => &[("task.classifier", "score")],
+        (Family::Modernbert, _) => &[
+            ("task.dense", "head.dense"),
+            ("task.norm", "head.norm"),
+            ("task.classifier", "classifier"),
+        ],
+        (_, TaskKind::Spans) => &[("task.classifier", "qa_outputs")],
+        _ => &[("task.classifier", "classifier")],
+    }
+}
+
 /// A head's bias is two parameters that are one in all models but transformers 5's untied ones,
 /// which compute with the second.
 const TWINS: &Names = &[
@@ -208,10 +231,10 @@ fn stored_names(arch: &Arch, param: &Param) -> Vec<String> {
     let (pattern, block) = split_block(&param.name);
     // A table or the decoder's weight goes by its whole name, a module's parts by the module's.
     let (module, leaf) = pattern.rsplit_once('.').unwrap_or((&pattern, ""));
-    let names = names_of(arch.family);
-    let whole = names.iter().filter(|(ours, _)| *ours == pattern).map(|(_, n)| n.to_string());
-    let parts =
-        names.iter().filter(|(ours, _)| *ours == module).map(|(_, n)| format!("{n}.{leaf}"));
+    let of_task = arch.task.as_ref().map_or(&[][..], |task| task_names(arch.family, task.kind));
+    let names = || names_of(arch.family).iter().chain(of_task);
+    let whole = names().filter(|(ours, _)| *ours == pattern).map(|(_, n)| n.to_string());
+    let parts = names().filter(|(ours, _)| *ours == module).map(|(_, n)| format!("{n}.{leaf}"));
     whole.chain(parts).map(|name| fill(arch, &name, block)).map(|name| untied(arch, name)).collect()
 }
 

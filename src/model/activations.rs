@@ -4,6 +4,7 @@
 use crate::device::{Class, Device, Memory};
 use crate::model::arch::{Arch, Head, Placement};
 use crate::model::batch::Capacity;
+use crate::model::task::TaskActs;
 
 /// A residual sum and its norm.
 pub struct Join<D: Memory> {
@@ -84,6 +85,7 @@ pub struct HeadActs<D: Memory> {
     /// [chunk, V]
     pub logits: D::X,
     pub pair: Option<PairActs<D>>,
+    pub task: Option<TaskActs<D>>,
 }
 
 /// The pair head's.
@@ -160,6 +162,13 @@ impl<D: Device> Activations<D> {
             d_pre: scratch(s * c),
             logits: scratch(s * 2),
         };
+        // A task's head stands in the place of the language model's.
+        let has_head = |head| arch.task.is_none() && arch.head == head;
+        let task = |task| TaskActs::new(dev, arch, task, capacity, training);
+        let logits = match arch.task {
+            Some(_) => 0,
+            None => dev.logit_rows(arch.vocab).min(m) * arch.vocab,
+        };
         let flow = || Flow {
             dh: scratch(n * c),
             dr: scratch(n * c),
@@ -181,9 +190,10 @@ impl<D: Device> Activations<D> {
             layers: (0..arch.layers).map(layer).collect(),
             picked: PickedActs { o: x(m * c), residual: x(m * c) },
             head: HeadActs {
-                transform: (arch.head == Head::Transform).then(transform),
-                logits: scratch(dev.logit_rows(arch.vocab).min(m) * arch.vocab),
+                transform: has_head(Head::Transform).then(transform),
+                logits: scratch(logits),
                 pair: arch.pair.then(pair),
+                task: arch.task.as_ref().map(task),
             },
             branch: scratch(n * c),
             flow: training.then(flow),

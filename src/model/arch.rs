@@ -63,6 +63,67 @@ pub struct Dropouts {
     pub attention: f64,
 }
 
+/// What a task's head answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// One of K classes a sequence.
+    Classes,
+    /// Any of K labels a sequence.
+    Flags,
+    /// K numbers a sequence.
+    Values,
+    /// One of K classes a token.
+    Tokens,
+    /// Where a span of each sequence begins and ends: two logits a token.
+    Spans,
+}
+
+impl TaskKind {
+    /// Whether it answers for sequences as a whole.
+    pub fn is_of_sequences(self) -> bool {
+        matches!(self, TaskKind::Classes | TaskKind::Flags | TaskKind::Values)
+    }
+}
+
+/// What stands for a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Its first token.
+    First,
+    /// Its last.
+    Last,
+    /// The mean of all.
+    Mean,
+}
+
+/// A task's head: [`TaskForm`], then a classifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    pub kind: TaskKind,
+    /// Names of its K outputs.
+    pub labels: Vec<String>,
+    /// Of kinds that are of sequences.
+    pub pooling: Pooling,
+    /// Dropout of what the classifier reads.
+    pub dropout: f64,
+}
+
+/// What a family has between the hidden states and the classifier of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskForm {
+    /// A product [C, C] and its activation; with a bias?
+    pub dense: Option<(Activation, bool)>,
+    /// A norm after it.
+    pub norm: bool,
+    /// Dropout before it, too.
+    pub drop_first: bool,
+    /// Whether the classifier has a bias.
+    pub bias: bool,
+}
+
 /// The switches of the one transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +176,9 @@ pub struct Arch {
     pub decoder_bias: bool,
     /// A pooler (tanh on the first token) and a classifier of sequence pairs.
     pub pair: bool,
+    /// A task's head, in the place of the language model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     pub dropout: Dropouts,
     /// Standard deviation of the weights at the start.
     pub init_std: f64,
@@ -149,8 +213,39 @@ pub enum ArchError {
     NotPositive(&'static str, f64),
     #[error("first_norm = false leaves one block without a norm, so its blocks cannot be shared")]
     SharedFirst,
+    #[error("a task of {kind:?} has {want} outputs, not {got}: {}", why(*kind))]
+    Outputs { kind: TaskKind, want: &'static str, got: usize },
+    #[error("two outputs of the task are called {0:?}: give each its own name")]
+    TwoOutputs(String),
     #[error("activation tanh is for poolers: use gelu, gelu_tanh or silu in blocks and head")]
     Tanh,
+}
+
+fn why(kind: TaskKind) -> &'static str {
+    match kind {
+        TaskKind::Spans => "one for where a span begins and one for where it ends",
+        _ => "name them in task.labels",
+    }
+}
+
+impl Task {
+    fn validate(&self) -> Result<(), ArchError> {
+        let (kind, got) = (self.kind, self.labels.len());
+        let want = match kind {
+            TaskKind::Spans if got != 2 => "two",
+            TaskKind::Classes | TaskKind::Tokens if got < 2 => "at least two",
+            TaskKind::Flags | TaskKind::Values if got == 0 => "at least one",
+            _ => {
+                let twice = |(i, label): &(usize, &String)| self.labels[..*i].contains(*label);
+                let found = self.labels.iter().enumerate().find(twice);
+                return match found {
+                    Some((_, label)) => Err(ArchError::TwoOutputs(label.clone())),
+                    None => Ok(()),
+                };
+            }
+        };
+        Err(ArchError::Outputs { kind, want, got })
+    }
 }
 
 impl Arch {
@@ -168,6 +263,33 @@ impl Arch {
         let outers = self.layers / self.group_depth;
         let group = (outer as f64 / (outers as f64 / self.groups as f64)) as usize;
         group * self.group_depth + inner
+    }
+
+    /// The form of a task's head.
+    pub fn task_form(&self, kind: TaskKind) -> TaskForm {
+        let bare = TaskForm { dense: None, norm: false, drop_first: false, bias: true };
+        let pooler = TaskForm { dense: Some((Activation::Tanh, true)), ..bare };
+        let transform =
+            TaskForm { dense: Some((self.head_activation, self.head_bias)), norm: true, ..bare };
+        match self.family {
+            Family::Bert | Family::Albert if kind.is_of_sequences() => pooler,
+            Family::Roberta if kind.is_of_sequences() => TaskForm { drop_first: true, ..pooler },
+            Family::Bert | Family::Albert | Family::Roberta => bare,
+            Family::Gpt2 => TaskForm { bias: !kind.is_of_sequences(), ..bare },
+            Family::Modernbert => transform,
+            Family::Custom if self.head == Head::Transform => transform,
+            Family::Custom => bare,
+        }
+    }
+
+    /// The same model with a task's head.
+    pub fn for_task(&self, task: Task) -> Arch {
+        Arch { task: Some(task), pair: false, ..self.clone() }
+    }
+
+    /// Logits of a row that reaches the head.
+    pub fn outputs(&self) -> usize {
+        self.task.as_ref().map_or(self.vocab, |task| task.labels.len())
     }
 
     /// Number of distinct blocks.
@@ -257,10 +379,14 @@ impl Arch {
             ("dropout.embed", self.dropout.embed),
             ("dropout.hidden", self.dropout.hidden),
             ("dropout.attention", self.dropout.attention),
+            ("task.dropout", self.task.as_ref().map_or(0.0, |task| task.dropout)),
         ] {
             if !(0.0..1.0).contains(&p) {
                 return Err(ArchError::Dropout(name, p));
             }
+        }
+        if let Some(task) = &self.task {
+            task.validate()?;
         }
         positive("eps", self.eps)?;
         positive("init_std", self.init_std)

@@ -6,7 +6,7 @@ use crate::ops::attention::longest_first;
 use crate::ops::embed::Tokens;
 
 /// The most that a batch may hold; all memory is taken for it at the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// N
     pub tokens: usize,
@@ -14,6 +14,8 @@ pub struct Capacity {
     pub sequences: usize,
     /// M: rows that pass the last layer's products and the head; N where none are picked.
     pub rows: usize,
+    /// S · K of a task whose targets are numbers.
+    pub reals: usize,
 }
 
 impl Capacity {
@@ -23,7 +25,22 @@ impl Capacity {
         let masked = batch.to_mask.map(|to_mask| to_mask.rows);
         let rows = masked.or(batch.rows.as_ref().map(Vec::len));
         let picked = rows.map(|rows| rows + if pair { sequences } else { 0 });
-        Capacity { tokens: batch.ids.len(), sequences, rows: picked.unwrap_or(batch.ids.len()) }
+        Capacity {
+            tokens: batch.ids.len(),
+            sequences,
+            rows: picked.unwrap_or(batch.ids.len()),
+            reals: batch.reals.len(),
+        }
+    }
+
+    /// Room for either.
+    pub fn max(self, other: Capacity) -> Capacity {
+        Capacity {
+            tokens: self.tokens.max(other.tokens),
+            sequences: self.sequences.max(other.sequences),
+            rows: self.rows.max(other.rows),
+            reals: self.reals.max(other.reals),
+        }
     }
 }
 
@@ -45,8 +62,10 @@ pub struct DeviceBatch<D: Memory> {
     pub ends: Vec<i32>,
     /// [M]: the rows whose loss counts, then (with a pair head) the first row of each sequence.
     pub rows: D::Int,
-    /// [M]
+    /// [M], or of spans [S, 2]
     pub targets: D::Int,
+    /// [S, K]
+    pub reals: D::Acc,
     /// [S]: where the first tokens stand among the rows that reach the head.
     pub pair_rows: D::Int,
     /// [S]
@@ -90,7 +109,8 @@ impl<D: Memory> DeviceBatch<D> {
             order: int(capacity.sequences),
             ends: Vec::with_capacity(capacity.sequences + 1),
             rows: int(capacity.rows),
-            targets: int(capacity.rows),
+            targets: int(capacity.rows.max(2 * capacity.sequences)),
+            reals: dev.acc(Class::Batch, capacity.reals),
             pair_rows: int(capacity.sequences),
             pair_targets: int(capacity.sequences),
             counts: Counts::default(),
@@ -109,12 +129,14 @@ impl<D: Memory> DeviceBatch<D> {
         self.order.write(0, &longest_first(&batch.cu_seqlens));
         self.ends.clone_from(&batch.cu_seqlens);
         self.targets.write(0, &batch.targets);
+        self.reals.write(0, &batch.reals);
         let firsts = &batch.cu_seqlens[..sequences];
         if let Some(rows) = &batch.rows {
             self.rows.write(0, rows);
         }
         let masked = to_mask.map(|to_mask| to_mask.rows);
-        let loss_rows = masked.unwrap_or(batch.targets.len());
+        let given = batch.rows.as_ref().map_or(batch.targets.len(), Vec::len);
+        let loss_rows = masked.unwrap_or(given);
         let picks = masked.is_some() || batch.rows.is_some();
         let picked = picks.then_some(loss_rows + if pair { sequences } else { 0 });
         if pair {

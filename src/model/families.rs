@@ -106,6 +106,7 @@ fn bert(width: usize, layers: usize, heads: usize) -> Arch {
         head_activation: Activation::Gelu,
         head_bias: true,
         decoder_bias: true,
+        task: None,
         pair: false,
         dropout: Dropouts { embed: 0.1, hidden: 0.1, attention: 0.1 },
         init_std: 0.02,

@@ -5,7 +5,7 @@ use crate::device::{Buffer, Class, Device, Memory};
 use crate::model::activations::{Activations, PairActs, TransformActs};
 use crate::model::batch::DeviceBatch;
 use crate::model::params::Pair;
-use crate::model::transformer::Model;
+use crate::model::transformer::{DropoutKey, Model};
 use crate::ops::Into;
 use crate::ops::activation::Activation;
 use crate::ops::loss::{LossGrads, LossInput};
@@ -22,15 +22,21 @@ pub struct Sums<D: Device> {
 pub struct Labelled<D: Memory> {
     pub tokens: D::Int,
     pub pairs: D::Int,
+    /// [1]: what a task's rows weigh.
+    pub weight: D::Acc,
 }
 
-impl<D: Memory> Labelled<D> {
+impl<D: Device> Labelled<D> {
     pub fn new(dev: &D) -> Self {
-        Labelled { tokens: dev.int(Class::Batch, 1), pairs: dev.int(Class::Batch, 1) }
+        let int = || dev.int(Class::Batch, 1);
+        Labelled { tokens: int(), pairs: int(), weight: dev.acc(Class::Batch, 1) }
     }
 
-    /// Counts what the host labelled.
-    pub fn count(&mut self, batches: &[Batch]) {
+    /// Counts what the host labelled, for `model`.
+    pub fn count(&mut self, model: &Model<D>, batches: &[Batch]) {
+        if let Some(task) = &model.arch.task {
+            return model.weigh_batches(task, self, batches);
+        }
         let count = |labels: fn(&Batch) -> &[i32]| {
             let labels = batches.iter().flat_map(labels);
             labels.filter(|&&label| label != IGNORE).count() as i32
@@ -41,14 +47,19 @@ impl<D: Memory> Labelled<D> {
 }
 
 impl<D: Device> Model<D> {
-    /// Adds the losses of what [`Model::forward`] left in `acts` to `sums`.
+    /// Adds the losses of what [`Model::forward`] left in `acts`, by the same `key`, to `sums`.
     pub fn loss(
         &self,
         dev: &D,
         sums: &mut Sums<D>,
         acts: &mut Activations<D>,
         batch: &DeviceBatch<D>,
+        key: Option<DropoutKey>,
     ) {
+        if self.arch.task.is_some() {
+            self.task_logits(dev, acts, batch, key);
+            return self.task_loss(dev, sums, acts, batch, None);
+        }
         self.transform(dev, acts, batch.counts.loss_rows);
         let Activations { head, layers, .. } = acts;
         let hidden = &layers[self.arch.layers - 1].mlp.y;
@@ -65,7 +76,9 @@ impl<D: Device> Model<D> {
         }
     }
 
-    /// The losses and, in one pass, their gradients: into `grads`, and into `acts.flow.dh`.
+    /// The losses and, in one pass, their gradients: into `grads`, and into `acts.flow.dh`. `key` is
+    /// that of [`Model::forward`].
+    #[allow(clippy::too_many_arguments)]
     pub fn loss_backward(
         &self,
         dev: &D,
@@ -74,7 +87,13 @@ impl<D: Device> Model<D> {
         acts: &mut Activations<D>,
         batch: &DeviceBatch<D>,
         labelled: &Labelled<D>,
+        key: Option<DropoutKey>,
     ) {
+        if self.arch.task.is_some() {
+            self.task_logits(dev, acts, batch, key);
+            self.task_loss(dev, sums, acts, batch, Some(labelled));
+            return self.task_backward(dev, grads, acts, batch, key);
+        }
         let (rows, loss_rows) = (batch.counts.head_rows(), batch.counts.loss_rows);
         self.transform(dev, acts, loss_rows);
         let Activations { head, layers, flow, .. } = acts;
@@ -120,7 +139,8 @@ impl<D: Device> Model<D> {
         }
     }
 
-    /// logits [M, V] of all rows that [`Model::forward`] let through to the head.
+    /// logits [M, V] of all rows that [`Model::forward`] let through to the head; of a language
+    /// model. A task's are [M, K], left in `acts.head.task` by [`Model::task_logits`].
     pub fn logits(
         &self,
         dev: &D,

@@ -6,4 +6,5 @@ pub mod batch;
 pub mod families;
 pub mod heads;
 pub mod params;
+pub mod task;
 pub mod transformer;

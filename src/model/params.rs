@@ -3,7 +3,7 @@
 //! Initial values, weight decay and the learning-rate group are fields of the parameter itself,
 //! never decided by index or by matching names.
 
-use crate::model::arch::{Arch, Head, Placement, Positions};
+use crate::model::arch::{Arch, Head, Placement, Positions, Task};
 use crate::ops::Span;
 use crate::ops::embed::Embed;
 use crate::ops::linear::Linear;
@@ -107,6 +107,13 @@ pub struct Pair {
     pub classifier: Linear,
 }
 
+/// What a task's head has before its classifier.
+#[derive(Debug, Clone)]
+pub struct TaskLayout {
+    pub dense: Option<Linear>,
+    pub norm: Option<Norm>,
+}
+
 /// Where every weight of a model lies.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -120,9 +127,10 @@ pub struct Layout {
     /// Pre-norm only.
     pub final_norm: Option<Norm>,
     pub transform: Option<Transform>,
-    /// [V, E]; its weight is the token table's span when tied.
+    /// [V, E]; its weight is the token table's span when tied. With a task, its classifier [K, C].
     pub decoder: Linear,
     pub pair: Option<Pair>,
+    pub task: Option<TaskLayout>,
 }
 
 impl Layout {
@@ -148,13 +156,35 @@ impl Layout {
         let embed_proj = (e != c).then(|| t.linear("embed.proj", e, c, true, std));
         let blocks = (0..arch.blocks()).map(|b| block(&mut t, arch, b)).collect();
         let final_norm = (arch.placement == Placement::Pre).then(|| t.norm("final_norm", arch, c));
+        let body = Body { embed, embed_norm, embed_proj, blocks, final_norm };
+        match &arch.task {
+            Some(task) => Layout::with_task(t, arch, task, body),
+            None => Layout::with_decoder(t, arch, body),
+        }
+    }
+
+    fn with_task(mut t: ParamTable, arch: &Arch, task: &Task, body: Body) -> Layout {
+        let (c, std) = (arch.width, arch.init_std);
+        let form = arch.task_form(task.kind);
+        let head = TaskLayout {
+            dense: form.dense.map(|(_, bias)| t.linear("task.dense", c, c, bias, std)),
+            norm: form.norm.then(|| t.norm("task.norm", arch, c)),
+        };
+        let classifier = t.linear("task.classifier", c, task.labels.len(), form.bias, std);
+        Layout { task: Some(head), ..Layout::of(t, body, classifier) }
+    }
+
+    fn with_decoder(mut t: ParamTable, arch: &Arch, body: Body) -> Layout {
+        let (c, e, std) = (arch.width, arch.embed_width, arch.init_std);
         let transform = (arch.head == Head::Transform).then(|| Transform {
             dense: t.linear("head.dense", c, e, arch.head_bias, std),
             norm: t.norm("head.norm", arch, e),
         });
         let n_in = if arch.head == Head::Transform { e } else { c };
-        let weight =
-            if arch.tied { embed.tokens } else { t.table("decoder.weight", arch.vocab, n_in, std) };
+        let weight = match arch.tied {
+            true => body.embed.tokens,
+            false => t.table("decoder.weight", arch.vocab, n_in, std),
+        };
         let bias = arch
             .decoder_bias
             .then(|| t.add("decoder.bias".to_string(), &[arch.vocab], Init::Zeros, false));
@@ -163,18 +193,34 @@ impl Layout {
             pooler: t.linear("pooler", c, c, true, std),
             classifier: t.linear("pair", c, 2, true, std),
         });
+        Layout { transform, pair, ..Layout::of(t, body, decoder) }
+    }
+
+    /// Nothing between the body and the last product.
+    fn of(table: ParamTable, body: Body, decoder: Linear) -> Layout {
+        let Body { embed, embed_norm, embed_proj, blocks, final_norm } = body;
         Layout {
-            table: t,
+            table,
             embed,
             embed_norm,
             embed_proj,
             blocks,
             final_norm,
-            transform,
+            transform: None,
             decoder,
-            pair,
+            pair: None,
+            task: None,
         }
     }
+}
+
+/// All of a layout that is not its head's.
+struct Body {
+    embed: Embed,
+    embed_norm: Option<Norm>,
+    embed_proj: Option<Linear>,
+    blocks: Vec<Block>,
+    final_norm: Option<Norm>,
 }
 
 fn block(t: &mut ParamTable, arch: &Arch, b: usize) -> Block {

@@ -11,9 +11,10 @@ use std::mem::swap;
 
 use crate::device::{Buffer, Class, Device};
 use crate::model::activations::{Activations, Flow, Join, LayerActs, StartActs};
-use crate::model::arch::{Arch, ArchError, Placement, Positions};
+use crate::model::arch::{Arch, ArchError, Placement, Positions, Task};
 use crate::model::batch::DeviceBatch;
 use crate::model::params::{Block, Init, Layout};
+use crate::model::task::Weights;
 use crate::ops::attention::{Attended, Attention, Packed};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
@@ -29,6 +30,8 @@ pub struct Model<D: Device> {
     pub params: D::X,
     /// Tables [context, D] of global and of local layers.
     rope: Option<[D::Acc; 2]>,
+    /// Of a task's outputs, in its loss.
+    pub(super) weights: Option<Weights<D>>,
 }
 
 /// Which dropout masks a training pass draws; none when evaluating.
@@ -54,7 +57,9 @@ impl<D: Device> Model<D> {
                 table
             })),
         };
-        Ok(Model { arch: arch.clone(), layout, params, rope })
+        let ones = |task: &Task| Weights::new(dev, vec![1.0; task.labels.len()]);
+        let weights = arch.task.as_ref().map(ones);
+        Ok(Model { arch: arch.clone(), layout, params, rope, weights })
     }
 
     /// Layer `l`'s attention, under the dropout of `key`.
@@ -381,7 +386,7 @@ fn packed<'a, D: Device>(qkv: &'a D::X, batch: &'a DeviceBatch<D>) -> Packed<'a,
 }
 
 /// The dropout of a site, if there is any to do.
-fn site(key: Option<DropoutKey>, p: f64, site: u32) -> Option<Dropout> {
+pub(super) fn site(key: Option<DropoutKey>, p: f64, site: u32) -> Option<Dropout> {
     key.filter(|_| p > 0.0).map(|key| Dropout { p, seed: key.seed, step: key.micro, site })
 }
 

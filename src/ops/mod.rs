@@ -18,6 +18,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod reduce;
 pub mod rope;
+pub mod task;
 
 use std::ops::Range;
 

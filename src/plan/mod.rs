@@ -168,8 +168,8 @@ impl PlanInput {
             pairs: vec![0; if arch.pair { cu_seqlens.len() - 1 } else { 0 }],
             targets: vec![0; rows.map_or(tokens, |rows| rows as usize)],
             rows: rows.map(|rows| (0..rows).collect()),
-            to_mask: None,
             cu_seqlens,
+            ..Batch::default()
         }
     }
 }
@@ -315,7 +315,7 @@ fn largest_micro(
         let tokens = sequences * input.context;
         let rows = input.masked.map_or(tokens, |rate| (rate * tokens as f64).round() as usize);
         let rows = rows + if arch.pair && input.masked.is_some() { sequences } else { 0 };
-        Capacity { tokens, sequences, rows }
+        Capacity { tokens, sequences, rows, reals: 0 }
     };
     let bytes = |arch: &Arch, sequences: usize| {
         let dev = Meter::new(input.device());

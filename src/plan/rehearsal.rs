@@ -39,7 +39,7 @@ fn rehearse(dev: Gpu, arch: &Arch, capacity: Capacity) -> usize {
 
 /// A batch of `capacity`, in sequences of one length.
 fn full(arch: &Arch, capacity: Capacity) -> Batch {
-    let Capacity { tokens, sequences, rows } = capacity;
+    let Capacity { tokens, sequences, rows, .. } = capacity;
     let borders = (0..=sequences).map(|s| (s * tokens / sequences.max(1)) as i32);
     let picked = rows - if arch.pair { sequences } else { 0 };
     let targets = if arch.causal { tokens } else { picked };
@@ -51,6 +51,6 @@ fn full(arch: &Arch, capacity: Capacity) -> Batch {
         rows: (!arch.causal).then(|| (0..picked as i32).collect()),
         targets: vec![0; targets],
         pairs: vec![0; if arch.pair { sequences } else { 0 }],
-        to_mask: None,
+        ..Batch::default()
     }
 }

@@ -125,7 +125,7 @@ impl Prepared {
         let sequences = self.loader.sequence_capacity();
         let firsts = if self.arch.pair { sequences } else { 0 };
         let rows = (self.loader.row_capacity() + firsts).min(micro + firsts);
-        Capacity { tokens: micro, sequences, rows }
+        Capacity { tokens: micro, sequences, rows, reals: 0 }
     }
 }
 

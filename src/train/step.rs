@@ -163,7 +163,7 @@ impl<D: Device> Trainer<D> {
         for (batch, micro) in self.batches.iter_mut().zip(micros) {
             batch.load(micro, self.model.arch.pair);
         }
-        self.labelled.count(micros);
+        self.labelled.count(&self.model, micros);
         let first = key.step * micros.len() as u64;
         let Trainer { model, state, acts, batches, masking, labelled, sums, groups, script } = self;
         let batches = &mut batches[..micros.len()];
@@ -179,7 +179,7 @@ impl<D: Device> Trainer<D> {
             for (micro, batch) in (first..).zip(batches.iter()) {
                 let dropout = Some(DropoutKey { seed: key.seed, micro: micro as u32 });
                 model.forward(dev, acts, batch, dropout);
-                model.loss_backward(dev, sums, grads, acts, batch, labelled);
+                model.loss_backward(dev, sums, grads, acts, batch, labelled, dropout);
                 model.backward(dev, grads, acts, batch, dropout);
             }
             dev.judge(control, grads, &sums.tokens);
@@ -197,7 +197,7 @@ impl<D: Device> Trainer<D> {
         for held in batches {
             batch.load(held, model.arch.pair);
             model.forward(dev, acts, batch, None);
-            model.loss(dev, sums, acts, batch);
+            model.loss(dev, sums, acts, batch, None);
         }
         Outcome { norm: 0.0, ..self.outcome() }
     }

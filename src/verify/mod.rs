@@ -26,6 +26,7 @@ mod mask;
 mod norm;
 mod report;
 mod rope;
+mod task;
 mod training;
 
 use crate::device::cpu::Cpu;
@@ -109,6 +110,7 @@ const FAMILIES: &[Family] = &[
     ("rope", rope::rope),
     ("activation", activation::activation),
     ("attention", attention::attention),
+    ("task", task::task),
     ("mask", mask::mask),
     ("reduce", training::reduce),
     ("optimizer", training::optimizer),

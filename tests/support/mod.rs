@@ -4,7 +4,7 @@
 use warpwright::data::Batch;
 use warpwright::device::{Buffer, Class, Device};
 use warpwright::model::activations::Activations;
-use warpwright::model::arch::{Arch, Dropouts};
+use warpwright::model::arch::{Arch, Dropouts, Pooling, Task, TaskKind};
 use warpwright::model::batch::{Capacity, DeviceBatch};
 use warpwright::model::families::preset;
 use warpwright::model::heads::{Labelled, Sums};
@@ -65,6 +65,32 @@ pub fn zoo() -> Vec<(String, Arch)> {
     zoo
 }
 
+/// Every kind of task, pooling and form of a head.
+pub fn tasks() -> Vec<(String, Arch)> {
+    use Pooling::{First, Last, Mean};
+    use TaskKind::{Classes, Flags, Spans, Tokens, Values};
+    let dropout = Dropouts { embed: 0.1, hidden: 0.2, attention: 0.3 };
+    let tasks = [
+        ("bert-base", Classes, First, 3, 0.2),
+        ("roberta-base", Classes, First, 2, 0.2),
+        ("albert-base", Flags, First, 4, 0.0),
+        ("gpt2", Classes, Last, 3, 0.0),
+        ("modernbert-base", Values, Mean, 2, 0.2),
+        ("modernbert-base", Flags, First, 1, 0.0),
+        ("modernbert-base", Tokens, First, 5, 0.0),
+        ("roberta-base", Tokens, First, 3, 0.2),
+        ("bert-base", Spans, First, 2, 0.0),
+        ("bert-base", Classes, Mean, 2, 0.2),
+    ];
+    let all = tasks.map(|(family, kind, pooling, outputs, p)| {
+        let labels = (0..outputs).map(|k| format!("label {k}")).collect();
+        let mut arch = shrunk(family).for_task(Task { kind, labels, pooling, dropout: p });
+        arch.dropout = if p > 0.0 { dropout } else { arch.dropout };
+        (format!("{family}, {kind:?} by {pooling:?}"), arch)
+    });
+    all.into()
+}
+
 /// A stream of numbers in [0, 1).
 pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let (philox, mut i) = (Philox::new(seed), 0);
@@ -87,6 +113,21 @@ pub fn batch(arch: &Arch, lengths: &[usize], seed: u64) -> Batch {
     }
     let ids: Vec<i32> = (0..n).map(|_| below(arch.vocab)).collect();
     let types = (0..n).map(|_| below(arch.token_types.max(1))).collect();
+    if let Some(task) = &arch.task {
+        let (s, outputs) = (lengths.len(), arch.outputs());
+        let (targets, reals): (Vec<i32>, usize) = match task.kind {
+            TaskKind::Classes => ((0..s).map(|_| below(outputs)).collect(), 0),
+            TaskKind::Tokens => ((0..n).map(|_| below(outputs)).collect(), 0),
+            TaskKind::Flags | TaskKind::Values => (vec![], s * outputs),
+            TaskKind::Spans => {
+                (lengths.iter().flat_map(|&len| [below(len), below(len)]).collect(), 0)
+            }
+        };
+        let reals = (0..reals).map(|_| f64::from(below(2))).collect();
+        let rows = task.rows(&cu_seqlens);
+        let (pairs, to_mask) = (vec![], None);
+        return Batch { ids, positions, types, cu_seqlens, rows, targets, reals, pairs, to_mask };
+    }
     let mut targets: Vec<i32> = (0..n).map(|_| below(arch.vocab)).collect();
     targets[n / 2] = -100;
     let mut rows = None;
@@ -98,7 +139,7 @@ pub fn batch(arch: &Arch, lengths: &[usize], seed: u64) -> Batch {
         rows = Some(kept);
     }
     let pairs = if arch.pair { lengths.iter().map(|_| below(2)).collect() } else { vec![] };
-    Batch { ids, positions, types, cu_seqlens, rows, targets, pairs, to_mask: None }
+    Batch { ids, positions, types, cu_seqlens, rows, targets, pairs, ..Batch::default() }
 }
 
 /// Parameters away from their initial values, so that every term of a gradient counts.
@@ -144,7 +185,7 @@ impl<D: Device> Rig<D> {
         let acts = Activations::new(&dev, arch, capacity, true);
         let key = (arch.dropout != Dropouts::default()).then_some(DropoutKey { seed: 5, micro: 2 });
         let mut labelled = Labelled::new(&dev);
-        labelled.count(std::slice::from_ref(batch));
+        labelled.count(&model, std::slice::from_ref(batch));
         Rig { dev, model, acts, batch: loaded, sums, labelled, grads, key }
     }
 
@@ -153,7 +194,7 @@ impl<D: Device> Rig<D> {
         let Rig { dev, model, acts, batch, sums, labelled, grads, key } = self;
         dev.zero_acc(grads);
         model.forward(dev, acts, batch, *key);
-        model.loss_backward(dev, sums, grads, acts, batch, labelled);
+        model.loss_backward(dev, sums, grads, acts, batch, labelled, *key);
         model.backward(dev, grads, acts, batch, *key);
         grads.to_vec()
     }
@@ -164,7 +205,7 @@ impl<D: Device> Rig<D> {
         dev.zero_acc(&mut sums.tokens);
         dev.zero_acc(&mut sums.pairs);
         model.forward(dev, acts, batch, *key);
-        model.loss(dev, sums, acts, batch);
+        model.loss(dev, sums, acts, batch, *key);
         let [tokens, pairs] = [&sums.tokens, &sums.pairs].map(|sums| sums.to_vec());
         tokens[0] / tokens[2].max(1.0) + pairs[0] / pairs[2].max(1.0)
     }

@@ -15,6 +15,7 @@ use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::{CONTROL, ReduceOps};
 use crate::ops::rope::{RopeOps, Turn};
+use crate::ops::task::{TaskOps, Truth};
 use crate::ops::{Into, Span};
 
 /// Elementary roundings on the way to one element where no sum is taken: an optimizer's rule.
@@ -326,6 +327,75 @@ impl<A: GatherOps, B: GatherOps> GatherOps for Lockstep<A, B> {
         self.b.scatter_add(&mut dx.b, &dy.b, &at.b, width, count);
         let all = Span::first(dx.len());
         self.compare(("scatter_add", "dx"), dx, all, width, self.stored(2));
+    }
+}
+
+impl<A: TaskOps, B: TaskOps> TaskOps for Lockstep<A, B> {
+    fn mean_rows(&self, y: &mut Self::X, x: &Self::X, cu: &Self::Int, width: usize, s: usize) {
+        self.a.mean_rows(&mut y.a, &x.a, &cu.a, width, s);
+        self.b.mean_rows(&mut y.b, &x.b, &cu.b, width, s);
+        let longest = x.len() / width;
+        self.compare(("mean_rows", "y"), y, rows(s, width), width, self.stored(longest));
+    }
+
+    fn mean_rows_backward(
+        &self,
+        dx: &mut Self::X,
+        dy: &Self::X,
+        cu: &Self::Int,
+        width: usize,
+        s: usize,
+    ) {
+        self.a.mean_rows_backward(&mut dx.a, &dy.a, &cu.a, width, s);
+        self.b.mean_rows_backward(&mut dx.b, &dy.b, &cu.b, width, s);
+        let mut end = [0];
+        cu.a.read(s, &mut end);
+        let span = rows(end[0] as usize, width);
+        self.compare(("mean_rows_backward", "dx"), dx, span, width, self.stored(1));
+    }
+
+    /// As with the head's loss, the count of hits is B's.
+    fn task_loss(
+        &self,
+        sums: &mut Self::Acc,
+        logits: &mut Self::X,
+        truth: Truth<Self>,
+        n: usize,
+        outputs: usize,
+        total: Option<&Self::Acc>,
+    ) {
+        let (truth_a, truth_b) = truths(&truth);
+        let (total_a, total_b) = (total.map(|t| &t.a), total.map(|t| &t.b));
+        self.a.task_loss(&mut sums.a, &mut logits.a, truth_a, n, outputs, total_a);
+        self.b.task_loss(&mut sums.b, &mut logits.b, truth_b, n, outputs, total_b);
+        let mut hits = [0.0];
+        sums.b.read(1, &mut hits);
+        sums.a.write(1, &hits);
+        self.compare(("task_loss", "sums"), sums, Span::first(3), 1, self.stored(n + outputs));
+        let (span, bound) = (rows(n, outputs), self.stored(n + outputs));
+        self.compare(("task_loss", "logits"), logits, span, outputs, bound);
+    }
+}
+
+fn truths<'a, A: Memory, B: Memory>(
+    truth: &Truth<'a, Lockstep<A, B>>,
+) -> (Truth<'a, A>, Truth<'a, B>) {
+    match *truth {
+        Truth::Classes { targets: t, weights: w } => (
+            Truth::Classes { targets: &t.a, weights: &w.a },
+            Truth::Classes { targets: &t.b, weights: &w.b },
+        ),
+        Truth::Flags { targets: t, weights: w } => (
+            Truth::Flags { targets: &t.a, weights: &w.a },
+            Truth::Flags { targets: &t.b, weights: &w.b },
+        ),
+        Truth::Values { targets: t } => {
+            (Truth::Values { targets: &t.a }, Truth::Values { targets: &t.b })
+        }
+        Truth::Spans { targets: t, cu_seqlens: cu, sequences } => (
+            Truth::Spans { targets: &t.a, cu_seqlens: &cu.a, sequences },
+            Truth::Spans { targets: &t.b, cu_seqlens: &cu.b, sequences },
+        ),
     }
 }
 

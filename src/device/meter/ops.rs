@@ -15,6 +15,7 @@ use crate::ops::norm::{self, Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{self, Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::{self, ReduceOps};
 use crate::ops::rope::{self, RopeOps, Turn};
+use crate::ops::task::{self, TaskOps, Truth};
 use crate::ops::{Cost, Into};
 
 impl<D: EmbedOps> EmbedOps for Meter<D> {
@@ -277,6 +278,51 @@ impl<D: LossOps> LossOps for Meter<D> {
         let train = train.map(|t| LossGrads { dx: t.dx, grads: t.grads, labelled: t.labelled });
         let input = LossInput { x: input.x, targets: input.targets, rows: input.rows };
         self.call("head_loss", cost, |d| d.head_loss(sums, train, logits, input, params, at));
+    }
+}
+
+impl<D: TaskOps> TaskOps for Meter<D> {
+    fn mean_rows(&self, y: &mut D::X, x: &D::X, cu: &D::Int, width: usize, sequences: usize) {
+        let (size, _) = self.sizes();
+        let cost = task::cost_mean(width, x.len() / width, sequences, size);
+        self.call("mean_rows", cost, |d| d.mean_rows(y, x, cu, width, sequences));
+    }
+
+    fn mean_rows_backward(
+        &self,
+        dx: &mut D::X,
+        dy: &D::X,
+        cu: &D::Int,
+        width: usize,
+        sequences: usize,
+    ) {
+        let (size, _) = self.sizes();
+        let cost = task::cost_mean(width, dx.len() / width, sequences, size);
+        self.call("mean_rows_backward", cost, |d| {
+            d.mean_rows_backward(dx, dy, cu, width, sequences);
+        });
+    }
+
+    fn task_loss(
+        &self,
+        sums: &mut D::Acc,
+        logits: &mut D::X,
+        truth: Truth<Self>,
+        rows: usize,
+        outputs: usize,
+        total: Option<&D::Acc>,
+    ) {
+        let (size, _) = self.sizes();
+        let cost = task::cost_loss(rows, outputs, total.is_some(), size);
+        let truth = match truth {
+            Truth::Classes { targets, weights } => Truth::Classes { targets, weights },
+            Truth::Flags { targets, weights } => Truth::Flags { targets, weights },
+            Truth::Values { targets } => Truth::Values { targets },
+            Truth::Spans { targets, cu_seqlens, sequences } => {
+                Truth::Spans { targets, cu_seqlens, sequences }
+            }
+        };
+        self.call("task_loss", cost, |d| d.task_loss(sums, logits, truth, rows, outputs, total));
     }
 }
 
