@@ -41,6 +41,18 @@ HERE = Path(__file__).resolve().parent
 IGNORED = -100  # label of a position (or a pair) that does not count
 DIFFERENCE_TOLERANCE = 1e-7  # central difference against gradient, relative
 
+# What a head is trained for, by the config's problem_type or by the end of the class's name.
+SEQUENCE_TASKS = {
+    "single_label_classification": "classes",
+    "multi_label_classification": "flags",
+    "regression": "values",
+}
+TOKEN_TASKS = {
+    "LMHeadModel": "next",
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "spans",
+}
+
 
 # ---- the cases ----------------------------------------------------------------------------------
 # Sizes are awkward on purpose: widths that are not powers of two, inner widths that are not 4x,
@@ -140,7 +152,7 @@ def make(case: str, seed: int) -> None:
     out.mkdir(exist_ok=True)
     model.save_pretrained(out)
     (out / "generation_config.json").unlink(missing_ok=True)  # GPT-2's; nothing reads it
-    batch = make_batch(spec, random)
+    batch = make_batch(spec, model.config, random)
     (out / "batch.json").write_text(to_json(batch))
 
     model = load_double(out)
@@ -172,30 +184,30 @@ def set_parameters(model, random) -> None:
                 parameter.copy_(0.8 / math.sqrt(fan_in) * z)
 
 
-def make_batch(spec, random) -> dict:
+def make_batch(spec, config, random) -> dict:
     """Random ids above the special ones; for masked models about a third of the positions count."""
-    causal, config = spec["model"].startswith("GPT2"), spec["config"]
+    task = task_of(config)
 
     def integers(low, high, n):
         return torch.randint(low, high, (n,), generator=random).tolist()
 
     # From 5 up: no pad id, at which embeddings would drop gradients and RoBERTa would not count.
-    ids = [integers(5, config["vocab_size"], n) for n in spec["lengths"]]
+    ids = [integers(5, config.vocab_size, n) for n in spec["lengths"]]
     batch = {"input_ids": ids}
-    if config.get("type_vocab_size", 1) > 1:
+    if spec["config"].get("type_vocab_size", 1) > 1:
         # A first and a second segment, as in a sentence pair; in a long sequence both occur.
         batch["token_type_ids"] = [
             [int(t >= (n + 1) // 2) for t in range(n)] for n in spec["lengths"]
         ]
         batch["token_type_ids"][-1] = [1] * spec["lengths"][-1]
-    if causal:
+    if task == "next":
         # The ids themselves; the model shifts them. One sequence starts with a part not learnt.
         batch["labels"] = [list(row) for row in ids]
         batch["labels"][2][:4] = [IGNORED] * 4
     else:
         batch["labels"] = [
             [target if chance < 33 else IGNORED for target, chance in
-             zip(integers(5, config["vocab_size"], n), integers(0, 100, n))]
+             zip(integers(5, config.vocab_size, n), integers(0, 100, n))]
             for n in spec["lengths"]
         ]
         # The first and the last position of the longest sequence always count.
@@ -251,33 +263,64 @@ def reference(model, batch: dict, names: list[str]) -> dict:
 
 
 def forward(model, batch: dict):
-    """logits [sum of lengths, V], pair_logits [sequences, 2] or None, loss []"""
-    causal = model.config.architectures[0].endswith(("LMHeadModel", "ForCausalLM"))
-    logits, pair_logits, token_loss, labelled = [], [], 0.0, 0
-    for i, ids in enumerate(batch["input_ids"]):
-        inputs = {"input_ids": torch.tensor([ids])}
-        if "token_type_ids" in batch:
-            inputs["token_type_ids"] = torch.tensor([batch["token_type_ids"][i]])
-        output = model(**inputs)
-        scores = (output.logits if "logits" in output else output.prediction_logits)[0]
-        labels = torch.tensor(batch["labels"][i])
+    """logits as this file's head says, pair_logits [sequences, 2] or None, loss []"""
+    task = task_of(model.config)
+    logits, pair_logits, total, count = [], [], 0.0, 0
+    for i in range(len(batch["input_ids"])):
+        output = model(**inputs(batch, i))
+        if task == "spans":
+            scores = torch.stack((output.start_logits[0], output.end_logits[0]), dim=1)
+        else:
+            scores = output.logits if "logits" in output else output.prediction_logits
+            scores = scores if task in SEQUENCE_TASKS.values() else scores[0]  # [1, K] or [S, K]
         logits.append(scores)
-        if causal:
-            scores, labels = scores[:-1], labels[1:]
-        token_loss = token_loss + torch.nn.functional.cross_entropy(
-            scores, labels, ignore_index=IGNORED, reduction="sum"
-        )
-        labelled += int((labels != IGNORED).sum())
+        loss, weight = loss_of(task, scores, batch["labels"][i])
+        total, count = total + loss, count + weight
         for name in ("seq_relationship_logits", "sop_logits"):  # BERT, ALBERT
             if name in output:
                 pair_logits.append(output[name][0])
-    loss, pair_logits = token_loss / labelled, torch.stack(pair_logits) if pair_logits else None
+    loss, pair_logits = total / count, torch.stack(pair_logits) if pair_logits else None
     if "pair_labels" in batch:
         pair_labels = torch.tensor(batch["pair_labels"])
         loss = loss + torch.nn.functional.cross_entropy(
             pair_logits, pair_labels, ignore_index=IGNORED, reduction="mean"
         )
     return torch.cat(logits), pair_logits, loss
+
+
+def task_of(config) -> str:
+    """What the head of the class that `config` names is trained for."""
+    name = config.architectures[0]
+    if name.endswith("ForSequenceClassification"):
+        # Where the config does not say, transformers goes by the labels: whole numbers are classes.
+        inferred = "regression" if config.num_labels == 1 else "single_label_classification"
+        return SEQUENCE_TASKS[config.problem_type or inferred]
+    return next((task for end, task in TOKEN_TASKS.items() if name.endswith(end)), "masked")
+
+
+def loss_of(task: str, scores, labels):
+    """One sequence's loss, and its weight in the mean over the batch."""
+    loss = torch.nn.functional
+    if task == "flags":  # mean over the labels
+        labels = torch.tensor([labels], dtype=torch.float64)
+        return loss.binary_cross_entropy_with_logits(scores, labels), 1
+    if task == "values":
+        return loss.mse_loss(scores, torch.tensor([[labels]], dtype=torch.float64)), 1
+    labels = torch.tensor(labels)
+    if task == "classes":
+        return loss.cross_entropy(scores, labels[None]), 1
+    if task == "spans":  # mean of start's and end's, each a choice among the positions
+        return loss.cross_entropy(scores.T, labels), 1
+    if task == "next":
+        scores, labels = scores[:-1], labels[1:]
+    total = loss.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum")
+    return total, int((labels != IGNORED).sum())
+
+
+def inputs(batch: dict, i: int) -> dict:
+    """Sequence `i` as a batch of one."""
+    keys = [key for key in ("input_ids", "token_type_ids") if key in batch]
+    return {key: torch.tensor([batch[key][i]]) for key in keys}
 
 
 class OnlyDouble(TorchDispatchMode):
