@@ -8,12 +8,24 @@
 Each case gets `config.json` and `model.safetensors` as `save_pretrained` writes them (float32),
 `batch.json`, and `expected.safetensors`, computed from those float32 weights in float64:
 
-    logits       [sum of lengths, V]   sequences one after another
+    logits       [sum of lengths, V]   sequences one after another; V is the number of labels
+                                       where tokens are labelled, 2 (start, end) for spans
+                 [sequences, K]        where sequences are labelled
     pair_logits  [sequences, 2]        where the model has a sentence-pair head
     loss         [1]                   mean over the labelled tokens of the whole batch,
-                                       plus the mean over the labelled pairs
+                                       plus the mean over the labelled pairs; or, by the head,
+                                       the mean over the sequences
     grad.NAME    NAME's shape          d loss / d NAME for every tensor of model.safetensors;
                                        a tied tensor once, with the sum over its uses
+
+`labels` of a sequence, and its loss, by what the head is for:
+
+    next, masked, tokens   a label a token, -100 ignored   cross entropy
+    classes                the class                       cross entropy
+    flags                  0 or 1 for each label           binary cross entropy, mean over labels
+    values                 the value                       squared error
+    spans                  [start, end]                    cross entropy among the sequence's own
+                                                           positions, mean of start's and end's
 
 Two things make "float64" true. A few lines of transformers compute in float32 whatever the model's
 type; `patch_float32_islands` replaces them. And every forward and backward here runs under
@@ -59,6 +71,37 @@ TOKEN_TASKS = {
 # odd vocabularies. The longest sequence fills the position table; the shortest has one token.
 
 NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+# The models under the cases of one head each.
+TINY = {
+    "bert": dict(
+        vocab_size=37, hidden_size=18, num_hidden_layers=1, num_attention_heads=3,
+        intermediate_size=22, max_position_embeddings=11, type_vocab_size=2, **NO_DROPOUT,
+    ),
+    "roberta": dict(
+        vocab_size=35, hidden_size=20, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=14, max_position_embeddings=13, type_vocab_size=1,
+        layer_norm_eps=1e-5, **NO_DROPOUT,
+    ),
+    "albert": dict(
+        vocab_size=39, embedding_size=10, hidden_size=18, num_hidden_layers=2,
+        num_hidden_groups=1, inner_group_num=1, num_attention_heads=3, intermediate_size=22,
+        max_position_embeddings=11, type_vocab_size=2, classifier_dropout_prob=0.0,
+        **NO_DROPOUT,
+    ),
+    "gpt2": dict(
+        vocab_size=33, n_positions=11, n_embd=18, n_layer=1, n_head=3, n_inner=26,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    ),
+    "modernbert": dict(  # layer 0 is global, 1 sees +-3 positions
+        vocab_size=37, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=14, max_position_embeddings=11, local_attention=6,
+        pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3,
+    ),
+}
+NAMES = {0: "negative", 1: "neutral", 2: "positive"}
+NAMED = dict(id2label=NAMES, label2id={name: label for label, name in NAMES.items()})
+SINGLE = dict(problem_type="single_label_classification")
 
 CASES = {
     "gpt2": dict(
@@ -139,6 +182,106 @@ CASES = {
             pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3,
         ),
     ),
+    # Heads for tasks. Some configs have a problem_type and names of labels, some leave them out.
+    "bert-classes": dict(
+        model="BertForSequenceClassification",
+        lengths=[7, 1, 11, 4, 2],
+        labels=[2, 0, 1, 1, 0],
+        config=TINY["bert"] | SINGLE | NAMED,
+    ),
+    "bert-flags": dict(
+        model="BertForSequenceClassification",
+        lengths=[3, 11, 1, 8],
+        labels=[[0, 1, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]],
+        config=TINY["bert"] | dict(num_labels=4, problem_type="multi_label_classification"),
+    ),
+    "bert-values": dict(
+        model="BertForSequenceClassification",
+        lengths=[11, 5, 1, 6],
+        labels=[0.75, -1.5, 2.0, 0.125],
+        config=TINY["bert"] | dict(num_labels=1, problem_type="regression"),
+    ),
+    "bert-tokens": dict(
+        model="BertForTokenClassification",
+        lengths=[5, 1, 11, 8],
+        config=TINY["bert"] | dict(num_labels=5, classifier_dropout=0.0),
+    ),
+    "bert-spans": dict(
+        model="BertForQuestionAnswering",
+        lengths=[6, 1, 11, 4, 9],
+        labels=[[2, 4], [0, 0], [0, 10], [3, 3], [5, 8]],
+        config=TINY["bert"],
+    ),
+    "roberta-classes": dict(
+        model="RobertaForSequenceClassification",
+        lengths=[4, 11, 1, 7, 2],
+        labels=[1, 2, 0, 2, 1],
+        config=TINY["roberta"] | dict(num_labels=3),
+    ),
+    "roberta-tokens": dict(
+        model="RobertaForTokenClassification",
+        lengths=[1, 9, 11, 4],
+        config=TINY["roberta"] | dict(num_labels=3) | NAMED,
+    ),
+    "roberta-spans": dict(
+        model="RobertaForQuestionAnswering",
+        lengths=[11, 1, 5, 8],
+        labels=[[4, 10], [0, 0], [1, 1], [0, 3]],
+        config=TINY["roberta"],
+    ),
+    "albert-classes": dict(
+        model="AlbertForSequenceClassification",
+        lengths=[1, 11, 6, 3, 2],
+        labels=[0, 2, 2, 1, 0],
+        config=TINY["albert"] | SINGLE | dict(num_labels=3),
+    ),
+    "albert-spans": dict(
+        model="AlbertForQuestionAnswering",
+        lengths=[7, 11, 1, 4],
+        labels=[[6, 6], [2, 9], [0, 0], [0, 1]],
+        config=TINY["albert"],
+    ),
+    "gpt2-classes": dict(
+        model="GPT2ForSequenceClassification",
+        lengths=[5, 1, 11, 2, 8],
+        labels=[1, 0, 2, 1, 2],
+        config=TINY["gpt2"] | dict(num_labels=3),
+    ),
+    "gpt2-tokens": dict(
+        # Unless the config says otherwise, this class alone has a dropout, of 0.1.
+        model="GPT2ForTokenClassification",
+        lengths=[9, 1, 3, 11],
+        config=TINY["gpt2"] | dict(num_labels=3, classifier_dropout=0.0),
+    ),
+    "gpt2-spans": dict(
+        model="GPT2ForQuestionAnswering",
+        lengths=[1, 6, 11, 4],
+        labels=[[0, 0], [1, 5], [7, 7], [0, 2]],
+        config=TINY["gpt2"],
+    ),
+    "modernbert-classes": dict(
+        model="ModernBertForSequenceClassification",
+        lengths=[3, 11, 1, 8, 5],
+        labels=[2, 1, 1, 0, 2],
+        config=TINY["modernbert"] | SINGLE | dict(num_labels=3, classifier_pooling="cls"),
+    ),
+    "modernbert-mean": dict(
+        model="ModernBertForSequenceClassification",
+        lengths=[11, 2, 6, 1, 9],
+        labels=[0, 2, 1, 0, 1],
+        config=TINY["modernbert"] | dict(num_labels=3, classifier_pooling="mean"),
+    ),
+    "modernbert-tokens": dict(
+        model="ModernBertForTokenClassification",
+        lengths=[8, 1, 11, 4],
+        config=TINY["modernbert"] | dict(num_labels=3),
+    ),
+    "modernbert-spans": dict(
+        model="ModernBertForQuestionAnswering",
+        lengths=[1, 10, 4, 11],
+        labels=[[0, 0], [3, 9], [2, 2], [0, 6]],
+        config=TINY["modernbert"],
+    ),
 }
 
 
@@ -185,7 +328,10 @@ def set_parameters(model, random) -> None:
 
 
 def make_batch(spec, config, random) -> dict:
-    """Random ids above the special ones; for masked models about a third of the positions count."""
+    """Random ids above the special ones.
+
+    For masked models about a third of the positions count, for labelled tokens two thirds.
+    """
     task = task_of(config)
 
     def integers(low, high, n):
@@ -204,6 +350,18 @@ def make_batch(spec, config, random) -> dict:
         # The ids themselves; the model shifts them. One sequence starts with a part not learnt.
         batch["labels"] = [list(row) for row in ids]
         batch["labels"][2][:4] = [IGNORED] * 4
+    elif "labels" in spec:
+        batch["labels"] = spec["labels"]
+    elif task == "tokens":
+        batch["labels"] = [
+            [target if chance < 70 else IGNORED for target, chance in
+             zip(integers(0, config.num_labels, n), integers(0, 100, n))]
+            for n in spec["lengths"]
+        ]
+        # The longest sequence counts from its first to its last position; the shortest not at all.
+        longest, shortest = (spec["lengths"].index(f(spec["lengths"])) for f in (max, min))
+        batch["labels"][longest][0], batch["labels"][longest][-1] = 1, 0
+        batch["labels"][shortest] = [IGNORED] * min(spec["lengths"])
     else:
         batch["labels"] = [
             [target if chance < 33 else IGNORED for target, chance in
@@ -263,7 +421,7 @@ def reference(model, batch: dict, names: list[str]) -> dict:
 
 
 def forward(model, batch: dict):
-    """logits as this file's head says, pair_logits [sequences, 2] or None, loss []"""
+    """logits as described above, pair_logits [sequences, 2] or None, loss []"""
     task = task_of(model.config)
     logits, pair_logits, total, count = [], [], 0.0, 0
     for i in range(len(batch["input_ids"])):
@@ -379,6 +537,8 @@ def check(case: str) -> None:
     assert set(again) == set(expected)
     drift = max(relative(again[name], expected[name], floor=1e-4) for name in expected)
     assert drift < 1e-11, f"{case}: recomputed values differ by {drift:.1e}"
+    loss, own = expected["loss"].item(), own_loss(model, batch)
+    assert own is None or abs(own - loss) < 1e-12, f"{case}: loss {loss}, transformers' own {own}"
 
     random, worst = torch.Generator().manual_seed(1), (0.0, "")
     scale = max(expected[f"grad.{name}"].norm().item() for name in names)
@@ -398,6 +558,29 @@ def check(case: str) -> None:
     print(f"{case:20} {len(names):3} tensors {sum(p.numel() for p in model.parameters()):7,} "
           f"parameters {size:9,} bytes, loss {expected['loss'].item():.6f}, "
           f"difference to central differences {worst[0]:.1e} ({worst[1]})")
+
+
+def own_loss(model, batch: dict) -> float | None:
+    """The loss as the class itself computes it from labels; for heads only, which do so in f64.
+
+    Of batches of one: in a padded batch, the softmax over positions would have the padding's too.
+    """
+    task, total, count = task_of(model.config), 0.0, 0
+    if task in ("next", "masked"):
+        return None
+    for i, labels in enumerate(batch["labels"]):
+        labels = torch.tensor([labels])
+        weight = int((labels != IGNORED).sum()) if task == "tokens" else 1
+        if weight == 0:
+            continue  # transformers' mean over no tokens is not a number
+        if task == "spans":
+            named = dict(start_positions=labels[:, 0], end_positions=labels[:, 1])
+        else:
+            named = dict(labels=labels.double() if task in ("flags", "values") else labels)
+        with OnlyDouble(), torch.no_grad():
+            total += model(**inputs(batch, i), **named).loss.item() * weight
+        count += weight
+    return total / count
 
 
 def difference(loss, parameter, direction, step=2e-3) -> float:
