@@ -8,12 +8,24 @@
 Each case gets `config.json` and `model.safetensors` as `save_pretrained` writes them (float32),
 `batch.json`, and `expected.safetensors`, computed from those float32 weights in float64:
 
-    logits       [sum of lengths, V]   sequences one after another
+    logits       [sum of lengths, V]   sequences one after another; V is the number of labels
+                                       where tokens are labelled, 2 (start, end) for spans
+                 [sequences, K]        where sequences are labelled
     pair_logits  [sequences, 2]        where the model has a sentence-pair head
     loss         [1]                   mean over the labelled tokens of the whole batch,
-                                       plus the mean over the labelled pairs
+                                       plus the mean over the labelled pairs; or, by the head,
+                                       the mean over the sequences
     grad.NAME    NAME's shape          d loss / d NAME for every tensor of model.safetensors;
                                        a tied tensor once, with the sum over its uses
+
+`labels` of a sequence, and its loss, by what the head is for:
+
+    next, masked, tokens   a label a token, -100 ignored   cross entropy
+    classes                the class                       cross entropy
+    flags                  0 or 1 for each label           binary cross entropy, mean over labels
+    values                 the value                       squared error
+    spans                  [start, end]                    cross entropy among the sequence's own
+                                                           positions, mean of start's and end's
 
 Two things make "float64" true. A few lines of transformers compute in float32 whatever the model's
 type; `patch_float32_islands` replaces them. And every forward and backward here runs under
@@ -41,12 +53,55 @@ HERE = Path(__file__).resolve().parent
 IGNORED = -100  # label of a position (or a pair) that does not count
 DIFFERENCE_TOLERANCE = 1e-7  # central difference against gradient, relative
 
+# What a head is trained for, by the config's problem_type or by the end of the class's name.
+SEQUENCE_TASKS = {
+    "single_label_classification": "classes",
+    "multi_label_classification": "flags",
+    "regression": "values",
+}
+TOKEN_TASKS = {
+    "LMHeadModel": "next",
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "spans",
+}
+
 
 # ---- the cases ----------------------------------------------------------------------------------
 # Sizes are awkward on purpose: widths that are not powers of two, inner widths that are not 4x,
 # odd vocabularies. The longest sequence fills the position table; the shortest has one token.
 
 NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+# The models under the cases of one head each.
+TINY = {
+    "bert": dict(
+        vocab_size=37, hidden_size=18, num_hidden_layers=1, num_attention_heads=3,
+        intermediate_size=22, max_position_embeddings=11, type_vocab_size=2, **NO_DROPOUT,
+    ),
+    "roberta": dict(
+        vocab_size=35, hidden_size=20, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=14, max_position_embeddings=13, type_vocab_size=1,
+        layer_norm_eps=1e-5, **NO_DROPOUT,
+    ),
+    "albert": dict(
+        vocab_size=39, embedding_size=10, hidden_size=18, num_hidden_layers=2,
+        num_hidden_groups=1, inner_group_num=1, num_attention_heads=3, intermediate_size=22,
+        max_position_embeddings=11, type_vocab_size=2, classifier_dropout_prob=0.0,
+        **NO_DROPOUT,
+    ),
+    "gpt2": dict(
+        vocab_size=33, n_positions=11, n_embd=18, n_layer=1, n_head=3, n_inner=26,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    ),
+    "modernbert": dict(  # layer 0 is global, 1 sees +-3 positions
+        vocab_size=37, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=14, max_position_embeddings=11, local_attention=6,
+        pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3,
+    ),
+}
+NAMES = {0: "negative", 1: "neutral", 2: "positive"}
+NAMED = dict(id2label=NAMES, label2id={name: label for label, name in NAMES.items()})
+SINGLE = dict(problem_type="single_label_classification")
 
 CASES = {
     "gpt2": dict(
@@ -127,6 +182,106 @@ CASES = {
             pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3,
         ),
     ),
+    # Heads for tasks. Some configs have a problem_type and names of labels, some leave them out.
+    "bert-classes": dict(
+        model="BertForSequenceClassification",
+        lengths=[7, 1, 11, 4, 2],
+        labels=[2, 0, 1, 1, 0],
+        config=TINY["bert"] | SINGLE | NAMED,
+    ),
+    "bert-flags": dict(
+        model="BertForSequenceClassification",
+        lengths=[3, 11, 1, 8],
+        labels=[[0, 1, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]],
+        config=TINY["bert"] | dict(num_labels=4, problem_type="multi_label_classification"),
+    ),
+    "bert-values": dict(
+        model="BertForSequenceClassification",
+        lengths=[11, 5, 1, 6],
+        labels=[0.75, -1.5, 2.0, 0.125],
+        config=TINY["bert"] | dict(num_labels=1, problem_type="regression"),
+    ),
+    "bert-tokens": dict(
+        model="BertForTokenClassification",
+        lengths=[5, 1, 11, 8],
+        config=TINY["bert"] | dict(num_labels=5, classifier_dropout=0.0),
+    ),
+    "bert-spans": dict(
+        model="BertForQuestionAnswering",
+        lengths=[6, 1, 11, 4, 9],
+        labels=[[2, 4], [0, 0], [0, 10], [3, 3], [5, 8]],
+        config=TINY["bert"],
+    ),
+    "roberta-classes": dict(
+        model="RobertaForSequenceClassification",
+        lengths=[4, 11, 1, 7, 2],
+        labels=[1, 2, 0, 2, 1],
+        config=TINY["roberta"] | dict(num_labels=3),
+    ),
+    "roberta-tokens": dict(
+        model="RobertaForTokenClassification",
+        lengths=[1, 9, 11, 4],
+        config=TINY["roberta"] | dict(num_labels=3) | NAMED,
+    ),
+    "roberta-spans": dict(
+        model="RobertaForQuestionAnswering",
+        lengths=[11, 1, 5, 8],
+        labels=[[4, 10], [0, 0], [1, 1], [0, 3]],
+        config=TINY["roberta"],
+    ),
+    "albert-classes": dict(
+        model="AlbertForSequenceClassification",
+        lengths=[1, 11, 6, 3, 2],
+        labels=[0, 2, 2, 1, 0],
+        config=TINY["albert"] | SINGLE | dict(num_labels=3),
+    ),
+    "albert-spans": dict(
+        model="AlbertForQuestionAnswering",
+        lengths=[7, 11, 1, 4],
+        labels=[[6, 6], [2, 9], [0, 0], [0, 1]],
+        config=TINY["albert"],
+    ),
+    "gpt2-classes": dict(
+        model="GPT2ForSequenceClassification",
+        lengths=[5, 1, 11, 2, 8],
+        labels=[1, 0, 2, 1, 2],
+        config=TINY["gpt2"] | dict(num_labels=3),
+    ),
+    "gpt2-tokens": dict(
+        # Unless the config says otherwise, this class alone has a dropout, of 0.1.
+        model="GPT2ForTokenClassification",
+        lengths=[9, 1, 3, 11],
+        config=TINY["gpt2"] | dict(num_labels=3, classifier_dropout=0.0),
+    ),
+    "gpt2-spans": dict(
+        model="GPT2ForQuestionAnswering",
+        lengths=[1, 6, 11, 4],
+        labels=[[0, 0], [1, 5], [7, 7], [0, 2]],
+        config=TINY["gpt2"],
+    ),
+    "modernbert-classes": dict(
+        model="ModernBertForSequenceClassification",
+        lengths=[3, 11, 1, 8, 5],
+        labels=[2, 1, 1, 0, 2],
+        config=TINY["modernbert"] | SINGLE | dict(num_labels=3, classifier_pooling="cls"),
+    ),
+    "modernbert-mean": dict(
+        model="ModernBertForSequenceClassification",
+        lengths=[11, 2, 6, 1, 9],
+        labels=[0, 2, 1, 0, 1],
+        config=TINY["modernbert"] | dict(num_labels=3, classifier_pooling="mean"),
+    ),
+    "modernbert-tokens": dict(
+        model="ModernBertForTokenClassification",
+        lengths=[8, 1, 11, 4],
+        config=TINY["modernbert"] | dict(num_labels=3),
+    ),
+    "modernbert-spans": dict(
+        model="ModernBertForQuestionAnswering",
+        lengths=[1, 10, 4, 11],
+        labels=[[0, 0], [3, 9], [2, 2], [0, 6]],
+        config=TINY["modernbert"],
+    ),
 }
 
 
@@ -140,7 +295,7 @@ def make(case: str, seed: int) -> None:
     out.mkdir(exist_ok=True)
     model.save_pretrained(out)
     (out / "generation_config.json").unlink(missing_ok=True)  # GPT-2's; nothing reads it
-    batch = make_batch(spec, random)
+    batch = make_batch(spec, model.config, random)
     (out / "batch.json").write_text(to_json(batch))
 
     model = load_double(out)
@@ -172,30 +327,45 @@ def set_parameters(model, random) -> None:
                 parameter.copy_(0.8 / math.sqrt(fan_in) * z)
 
 
-def make_batch(spec, random) -> dict:
-    """Random ids above the special ones; for masked models about a third of the positions count."""
-    causal, config = spec["model"].startswith("GPT2"), spec["config"]
+def make_batch(spec, config, random) -> dict:
+    """Random ids above the special ones.
+
+    For masked models about a third of the positions count, for labelled tokens two thirds.
+    """
+    task = task_of(config)
 
     def integers(low, high, n):
         return torch.randint(low, high, (n,), generator=random).tolist()
 
     # From 5 up: no pad id, at which embeddings would drop gradients and RoBERTa would not count.
-    ids = [integers(5, config["vocab_size"], n) for n in spec["lengths"]]
+    ids = [integers(5, config.vocab_size, n) for n in spec["lengths"]]
     batch = {"input_ids": ids}
-    if config.get("type_vocab_size", 1) > 1:
+    if spec["config"].get("type_vocab_size", 1) > 1:
         # A first and a second segment, as in a sentence pair; in a long sequence both occur.
         batch["token_type_ids"] = [
             [int(t >= (n + 1) // 2) for t in range(n)] for n in spec["lengths"]
         ]
         batch["token_type_ids"][-1] = [1] * spec["lengths"][-1]
-    if causal:
+    if task == "next":
         # The ids themselves; the model shifts them. One sequence starts with a part not learnt.
         batch["labels"] = [list(row) for row in ids]
         batch["labels"][2][:4] = [IGNORED] * 4
+    elif "labels" in spec:
+        batch["labels"] = spec["labels"]
+    elif task == "tokens":
+        batch["labels"] = [
+            [target if chance < 70 else IGNORED for target, chance in
+             zip(integers(0, config.num_labels, n), integers(0, 100, n))]
+            for n in spec["lengths"]
+        ]
+        # The longest sequence counts from its first to its last position; the shortest not at all.
+        longest, shortest = (spec["lengths"].index(f(spec["lengths"])) for f in (max, min))
+        batch["labels"][longest][0], batch["labels"][longest][-1] = 1, 0
+        batch["labels"][shortest] = [IGNORED] * min(spec["lengths"])
     else:
         batch["labels"] = [
             [target if chance < 33 else IGNORED for target, chance in
-             zip(integers(5, config["vocab_size"], n), integers(0, 100, n))]
+             zip(integers(5, config.vocab_size, n), integers(0, 100, n))]
             for n in spec["lengths"]
         ]
         # The first and the last position of the longest sequence always count.
@@ -251,33 +421,64 @@ def reference(model, batch: dict, names: list[str]) -> dict:
 
 
 def forward(model, batch: dict):
-    """logits [sum of lengths, V], pair_logits [sequences, 2] or None, loss []"""
-    causal = model.config.architectures[0].endswith(("LMHeadModel", "ForCausalLM"))
-    logits, pair_logits, token_loss, labelled = [], [], 0.0, 0
-    for i, ids in enumerate(batch["input_ids"]):
-        inputs = {"input_ids": torch.tensor([ids])}
-        if "token_type_ids" in batch:
-            inputs["token_type_ids"] = torch.tensor([batch["token_type_ids"][i]])
-        output = model(**inputs)
-        scores = (output.logits if "logits" in output else output.prediction_logits)[0]
-        labels = torch.tensor(batch["labels"][i])
+    """logits as described above, pair_logits [sequences, 2] or None, loss []"""
+    task = task_of(model.config)
+    logits, pair_logits, total, count = [], [], 0.0, 0
+    for i in range(len(batch["input_ids"])):
+        output = model(**inputs(batch, i))
+        if task == "spans":
+            scores = torch.stack((output.start_logits[0], output.end_logits[0]), dim=1)
+        else:
+            scores = output.logits if "logits" in output else output.prediction_logits
+            scores = scores if task in SEQUENCE_TASKS.values() else scores[0]  # [1, K] or [S, K]
         logits.append(scores)
-        if causal:
-            scores, labels = scores[:-1], labels[1:]
-        token_loss = token_loss + torch.nn.functional.cross_entropy(
-            scores, labels, ignore_index=IGNORED, reduction="sum"
-        )
-        labelled += int((labels != IGNORED).sum())
+        loss, weight = loss_of(task, scores, batch["labels"][i])
+        total, count = total + loss, count + weight
         for name in ("seq_relationship_logits", "sop_logits"):  # BERT, ALBERT
             if name in output:
                 pair_logits.append(output[name][0])
-    loss, pair_logits = token_loss / labelled, torch.stack(pair_logits) if pair_logits else None
+    loss, pair_logits = total / count, torch.stack(pair_logits) if pair_logits else None
     if "pair_labels" in batch:
         pair_labels = torch.tensor(batch["pair_labels"])
         loss = loss + torch.nn.functional.cross_entropy(
             pair_logits, pair_labels, ignore_index=IGNORED, reduction="mean"
         )
     return torch.cat(logits), pair_logits, loss
+
+
+def task_of(config) -> str:
+    """What the head of the class that `config` names is trained for."""
+    name = config.architectures[0]
+    if name.endswith("ForSequenceClassification"):
+        # Where the config does not say, transformers goes by the labels: whole numbers are classes.
+        inferred = "regression" if config.num_labels == 1 else "single_label_classification"
+        return SEQUENCE_TASKS[config.problem_type or inferred]
+    return next((task for end, task in TOKEN_TASKS.items() if name.endswith(end)), "masked")
+
+
+def loss_of(task: str, scores, labels):
+    """One sequence's loss, and its weight in the mean over the batch."""
+    loss = torch.nn.functional
+    if task == "flags":  # mean over the labels
+        labels = torch.tensor([labels], dtype=torch.float64)
+        return loss.binary_cross_entropy_with_logits(scores, labels), 1
+    if task == "values":
+        return loss.mse_loss(scores, torch.tensor([[labels]], dtype=torch.float64)), 1
+    labels = torch.tensor(labels)
+    if task == "classes":
+        return loss.cross_entropy(scores, labels[None]), 1
+    if task == "spans":  # mean of start's and end's, each a choice among the positions
+        return loss.cross_entropy(scores.T, labels), 1
+    if task == "next":
+        scores, labels = scores[:-1], labels[1:]
+    total = loss.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum")
+    return total, int((labels != IGNORED).sum())
+
+
+def inputs(batch: dict, i: int) -> dict:
+    """Sequence `i` as a batch of one."""
+    keys = [key for key in ("input_ids", "token_type_ids") if key in batch]
+    return {key: torch.tensor([batch[key][i]]) for key in keys}
 
 
 class OnlyDouble(TorchDispatchMode):
@@ -336,6 +537,8 @@ def check(case: str) -> None:
     assert set(again) == set(expected)
     drift = max(relative(again[name], expected[name], floor=1e-4) for name in expected)
     assert drift < 1e-11, f"{case}: recomputed values differ by {drift:.1e}"
+    loss, own = expected["loss"].item(), own_loss(model, batch)
+    assert own is None or abs(own - loss) < 1e-12, f"{case}: loss {loss}, transformers' own {own}"
 
     random, worst = torch.Generator().manual_seed(1), (0.0, "")
     scale = max(expected[f"grad.{name}"].norm().item() for name in names)
@@ -355,6 +558,29 @@ def check(case: str) -> None:
     print(f"{case:20} {len(names):3} tensors {sum(p.numel() for p in model.parameters()):7,} "
           f"parameters {size:9,} bytes, loss {expected['loss'].item():.6f}, "
           f"difference to central differences {worst[0]:.1e} ({worst[1]})")
+
+
+def own_loss(model, batch: dict) -> float | None:
+    """The loss as the class itself computes it from labels; for heads only, which do so in f64.
+
+    Of batches of one: in a padded batch, the softmax over positions would have the padding's too.
+    """
+    task, total, count = task_of(model.config), 0.0, 0
+    if task in ("next", "masked"):
+        return None
+    for i, labels in enumerate(batch["labels"]):
+        labels = torch.tensor([labels])
+        weight = int((labels != IGNORED).sum()) if task == "tokens" else 1
+        if weight == 0:
+            continue  # transformers' mean over no tokens is not a number
+        if task == "spans":
+            named = dict(start_positions=labels[:, 0], end_positions=labels[:, 1])
+        else:
+            named = dict(labels=labels.double() if task in ("flags", "values") else labels)
+        with OnlyDouble(), torch.no_grad():
+            total += model(**inputs(batch, i), **named).loss.item() * weight
+        count += weight
+    return total / count
 
 
 def difference(loss, parameter, direction, step=2e-3) -> float:
