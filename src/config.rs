@@ -456,6 +456,9 @@ fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
     let changed = !switches.is_empty();
     merge(&mut table, switches);
     let mut arch: Arch = table.try_into().map_err(|e| wrong(&e))?;
+    if arch.task.is_some() {
+        return Err(wrong(&"task: pretraining has a language model's head; leave it away"));
+    }
     if follows_width {
         arch.embed_width = arch.width;
     }

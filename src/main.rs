@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, fill, generate, info, plan, pretrain, report, trace, verify,
+    self, bench, data, export, fill, generate, info, plan, pretrain, report, trace, verify,
 };
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
@@ -22,6 +22,7 @@ enum Command {
     #[command(subcommand)]
     Data(data::DataCommand),
     Plan(plan::PlanArgs),
+    Export(export::ExportArgs),
     Trace(trace::TraceArgs),
     Report(report::ReportArgs),
     Verify(verify::VerifyArgs),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),
         Command::Plan(args) => plan::run(args),
+        Command::Export(args) => export::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Report(args) => report::run(args),
         Command::Verify(args) => verify::run(args),

@@ -28,6 +28,8 @@ pub enum PredictError {
          encoder"
     )]
     NoHead { path: PathBuf, tensor: String },
+    #[error("{0} has a task's head, not a language model's: give a pretrained model")]
+    Task(PathBuf),
     #[error("the tokenizer has no {0} token, which this model's input needs")]
     NoSpecial(&'static str),
     #[error("the text has no [MASK]: put it where a word is to be guessed")]
@@ -42,7 +44,7 @@ pub enum PredictError {
 
 /// A model and its tokenizer on a device.
 pub struct Predictor<D: Device> {
-    dev: D,
+    pub(crate) dev: D,
     pub model: Model<D>,
     pub tokenizer: Tokenizer,
     path: PathBuf,
@@ -71,20 +73,29 @@ pub struct Sampling {
 impl<D: Device> Predictor<D> {
     /// Opens a Hugging Face directory, or a run's best checkpoint.
     pub fn open(dev: D, path: &Path) -> Result<Self, PredictError> {
+        let (predictor, missing) = Self::open_body(dev, path)?;
+        let of_pairs = ["pooler", "seq_relationship", "sop_classifier"];
+        let needed = |name: &String| !of_pairs.iter().any(|part| name.contains(part));
+        match missing.into_iter().find(needed) {
+            Some(tensor) => Err(PredictError::NoHead { path: predictor.path, tensor }),
+            None => Ok(predictor),
+        }
+    }
+
+    /// The same where a head may be missing; and what is.
+    pub fn open_body(dev: D, path: &Path) -> Result<(Self, Vec<String>), PredictError> {
         let folder = model_folder(path);
         let dir = ModelDir::open(&folder)?;
+        if dir.arch.task.is_some() {
+            return Err(PredictError::Task(folder));
+        }
         let mut model = Model::new(&dev, &dir.arch)?;
         let params = &mut model.params;
         let report = dir.load(&model.layout.table, |param, start, values| {
             params.write(param.span.start + start, values);
         })?;
-        let of_pairs = ["pooler", "seq_relationship", "sop_classifier"];
-        let needed = |name: &String| !of_pairs.iter().any(|part| name.contains(part));
-        if let Some(tensor) = report.missing.into_iter().find(needed) {
-            return Err(PredictError::NoHead { path: folder, tensor });
-        }
         let tokenizer = Tokenizer::load(&folder)?;
-        Ok(Predictor { dev, model, tokenizer, path: folder })
+        Ok((Predictor { dev, model, tokenizer, path: folder }, report.missing))
     }
 
     /// The `k` likeliest tokens for each `[MASK]` of `text`, best first.
@@ -182,6 +193,24 @@ impl<D: Device> Predictor<D> {
         self.model.forward(dev, &mut acts, &loaded, None);
         self.model.logits(dev, &mut logits, &mut acts, &loaded);
         Ok(logits.to_vec().chunks(v).map(<[f64]>::to_vec).collect())
+    }
+
+    /// A text's ids as in training: `[CLS] text [SEP]`, or after the token that ends a document.
+    ///
+    /// # Errors
+    /// An id beyond the vocabulary; no such special token, in a masked model's tokenizer.
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, PredictError> {
+        let ids = self.tokenizer.encode(text)?;
+        let ids = if self.model.arch.causal {
+            self.tokenizer.specials().eot.into_iter().chain(ids).collect()
+        } else {
+            self.framed(ids)?
+        };
+        let vocab = self.model.arch.vocab;
+        match ids.iter().find(|&&id| id as usize >= vocab) {
+            Some(&id) => Err(PredictError::Vocabulary { id, vocab }),
+            None => Ok(ids),
+        }
     }
 
     /// `[CLS] text [SEP]`, as in training.

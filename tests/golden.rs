@@ -9,7 +9,7 @@ use warpwright::device::cpu::Cpu;
 use warpwright::hf::{FloatType, SafeFile};
 use warpwright::trace::trace;
 
-const CASES: [&str; 8] = [
+const CASES: [&str; 25] = [
     "gpt2",
     "bert",
     "roberta",
@@ -18,6 +18,23 @@ const CASES: [&str; 8] = [
     "modernbert",
     "bert-pretraining",
     "albert-pretraining",
+    "bert-classes",
+    "bert-flags",
+    "bert-values",
+    "bert-tokens",
+    "bert-spans",
+    "roberta-classes",
+    "roberta-tokens",
+    "roberta-spans",
+    "albert-classes",
+    "albert-spans",
+    "gpt2-classes",
+    "gpt2-tokens",
+    "gpt2-spans",
+    "modernbert-classes",
+    "modernbert-mean",
+    "modernbert-tokens",
+    "modernbert-spans",
 ];
 
 fn case(name: &str) -> PathBuf {

@@ -1,0 +1,127 @@
+//! `warpwright export`: a model as a folder that transformers loads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use super::say;
+use crate::checkpoint::model_folder;
+use crate::data::Tokenizer;
+use crate::data::tokenizer::TokenizerError;
+use crate::hf::{FloatType, ModelDir, save_model};
+use crate::model::params::{Layout, Param};
+use crate::model::transformer::initial;
+
+/// Write a model as a folder that Hugging Face's transformers loads
+///
+/// Takes a run directory (its best checkpoint) or any folder with a config.json and weights, of
+/// whatever age and naming, and writes config.json, model.safetensors and the tokenizer's files
+/// under today's names.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    warpwright export runs/20261101-120000 --to my-model\n  \
+    warpwright export old-bert/ --to new-bert --dtype bf16\n\n\
+    In Python: transformers.AutoModelForMaskedLM.from_pretrained('my-model')")]
+pub struct ExportArgs {
+    /// A run directory, or a model's folder
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value = "hf")]
+    pub format: Format,
+    /// The type of the stored weights
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Stored,
+}
+
+/// What an export can be.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// A Hugging Face folder
+    Hf,
+}
+
+/// A type of stored weights.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Stored {
+    F32,
+    Bf16,
+}
+
+/// Seed of the parameters that a model lacks.
+const SEED: u64 = 1;
+
+/// Writes the folder beside, and renames it when it is whole.
+pub fn run(args: ExportArgs) -> Result<()> {
+    let ExportArgs { model, to, format: Format::Hf, dtype } = args;
+    let dtype = match dtype {
+        Stored::F32 => FloatType::F32,
+        Stored::Bf16 => FloatType::Bf16,
+    };
+    if to.exists() {
+        bail!("{} exists: name a folder that does not", to.display());
+    }
+    let from = model_folder(&model);
+    let dir = ModelDir::open(&from)?;
+    let layout = Layout::new(&dir.arch);
+    let mut arena = vec![0.0; layout.table.arena_len];
+    for index in 0..layout.table.params.len() {
+        let (span, values) = initial(&layout, SEED, index);
+        arena[span.range()].copy_from_slice(&values);
+    }
+    let report = dir.load(&layout.table, |param, start, values| {
+        arena[param.span.start + start..][..values.len()].copy_from_slice(values);
+    })?;
+
+    let partial = beside(&to);
+    let io = || format!("{} cannot be written", to.display());
+    // What a killed export left.
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(io)?;
+    }
+    fs::create_dir_all(&partial).with_context(io)?;
+    let source = |param: &Param, start: usize, out: &mut [f64]| {
+        out.copy_from_slice(&arena[param.span.start + start..][..out.len()]);
+    };
+    let written = save_model(&partial, &dir.arch, &dir.ids, dtype, &layout.table, source)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| tokenizer(&from, &partial, !dir.arch.causal))
+        .and_then(|found| fs::rename(&partial, &to).with_context(io).map(|()| found));
+    let has_tokenizer = written.inspect_err(|_| {
+        // The folder is ours alone, and the first error is the one to tell.
+        let _ = fs::remove_dir_all(&partial);
+    })?;
+
+    say(format_args!("wrote {}", to.display()))?;
+    if !has_tokenizer {
+        say(format_args!("{} has no tokenizer, so neither has the export", from.display()))?;
+    }
+    if !report.missing.is_empty() {
+        say(format_args!("not in the model, drawn at random: {}", report.missing.join(", ")))?;
+    }
+    if !report.leftover.is_empty() {
+        say(format_args!("left out, of no use to it: {}", report.leftover.join(", ")))?;
+    }
+    Ok(())
+}
+
+/// The name under which the folder is made.
+fn beside(to: &Path) -> PathBuf {
+    let mut name = to.as_os_str().to_os_string();
+    name.push(".partial");
+    name.into()
+}
+
+/// Writes the tokenizer of a model's folder into another, if there is one.
+fn tokenizer(from: &Path, to: &Path, masked: bool) -> Result<bool> {
+    match Tokenizer::load(from) {
+        Ok(tokenizer) => tokenizer.export(to, masked).map(|()| true).map_err(Into::into),
+        Err(TokenizerError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

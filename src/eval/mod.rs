@@ -1,0 +1,5 @@
+//! Models at work on text: embeddings and scores.
+
+pub mod embed;
+mod passes;
+pub mod score;
