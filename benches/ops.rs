@@ -104,8 +104,7 @@ fn attention(c: &mut Criterion) {
     let cu_seqlens: Vec<i32> = (0..=N / S).map(|s| (s * S) as i32).collect();
     let (mut o, mut lse, mut dqkv) = (vec![0.0; N * C], vec![0.0; N * 6], vec![0.0; N * 3 * C]);
     let order = longest_first(&cu_seqlens);
-    let packed =
-        || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &cu_seqlens };
+    let packed = || Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &cu_seqlens };
     let mut group = c.benchmark_group("attention");
     for (name, causal, window) in
         [("causal", true, None), ("full", false, None), ("±64", false, Some(64))]

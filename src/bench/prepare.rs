@@ -264,7 +264,8 @@ impl<'a, D: Fill> Source<'a, D> {
         let (mut o, mut lse) = (self.x(rows * width), self.acc(rows * at.heads));
         if matches!(call, Call::Attention { .. }) {
             return Box::new(move |dev| {
-                let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
+                let packed =
+                    Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
                 dev.attention(&mut o, &mut lse, packed, &at);
             });
         }

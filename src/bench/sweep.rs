@@ -8,8 +8,8 @@ use crate::ops::attention::Attention;
 const SEEN: [(bool, Option<usize>); 3] = [(true, None), (false, None), (false, Some(64))];
 
 /// Attention, forward and backward, over `tokens` tokens at a time: each head width (with as many
-/// heads as make `width`) at each length, causal, bidirectional and in windows of ±64. Sequences are
-/// as `lengths` has them, up to each length.
+/// heads as make `width`) at each length, causal, bidirectional and in windows of ±64. Sequences
+/// are as `lengths` has them, up to each length.
 pub fn attention(
     tokens: usize,
     width: usize,

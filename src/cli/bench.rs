@@ -332,8 +332,7 @@ fn gemm(args: &GemmArgs) -> Result<()> {
 fn attention(args: &AttentionArgs) -> Result<()> {
     let common = &args.common;
     let tokens = common.tokens(args.tokens)?;
-    let default: &[usize] = 
-        common.either(&[128, 256, 512, 1024, 2048, 4096, 8192], &[64, 128]);
+    let default: &[usize] = common.either(&[128, 256, 512, 1024, 2048, 4096, 8192], &[64, 128]);
     let lengths = if args.seq.is_empty() { default } else { &args.seq };
     let width = args.width.unwrap_or(common.either(768, 128));
     if lengths.contains(&0) {

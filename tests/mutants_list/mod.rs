@@ -2,6 +2,7 @@
 //! must notice.
 
 mod attention;
+mod attention_hopper;
 mod elements;
 mod hopper;
 mod norm;
@@ -80,6 +81,7 @@ pub const FAMILIES: &[&[Mutant]] = &[
     hopper::HOPPER,
     attention::FORWARD,
     attention::BACKWARD,
+    attention_hopper::ATTENTION_HOPPER,
     norm::NORM,
     tables::EMBED,
     tables::GATHER,

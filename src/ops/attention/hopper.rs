@@ -315,11 +315,10 @@ mod tests {
             choose(at, &ends).map(|forward| forward.queries)
         };
         let plain = at(64, None);
-        assert_eq!([128, 512, 4096].map(|length| queries(&plain, length)), [
-            Some(128),
-            Some(128),
-            Some(192)
-        ]);
+        assert_eq!(
+            [128, 512, 4096].map(|length| queries(&plain, length)),
+            [Some(128), Some(128), Some(192)]
+        );
         let dropout = crate::ops::Dropout { p: 0.1, seed: 1, step: 1, site: 1 };
         assert_eq!(queries(&at(64, Some(dropout)), 4096), Some(128));
         assert_eq!(queries(&at(128, None), 4096), Some(128));
