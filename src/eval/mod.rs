@@ -1,0 +1,3 @@
+//! How good a trained model's answers are.
+
+pub mod metrics;
