@@ -446,8 +446,7 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
         }
 
         ptx::wgmma_wait<0>(dv);
-        // By way of the warpgroup's values, once all its warps have done with them.
-        ptx::named_barrier_sync(SCORES_READY + 1 + group, 128);
+        // By way of the warpgroup's values: their last readers have met since.
         unsigned char* own_smem = shared.v(slot.stage);
         const float factors[2][2] = {{scale, scale}, {dropout.keep, dropout.keep}};
 #pragma unroll

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod train;
 
 pub mod bench;
+pub mod eval;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;

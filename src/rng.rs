@@ -37,6 +37,7 @@ const ROUNDS: usize = 10;
 /// | `Init` | 0 | element / 4, word element % 4; the site is the parameter's |
 /// | `Sample` | 0 | tokens generated so far |
 /// | `Rounding` | optimizer step | element / 4, word element % 4 |
+/// | `Resample` | resample | draw / 4, word draw % 4 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stream {
@@ -47,6 +48,7 @@ pub enum Stream {
     Init = 4,
     Sample = 5,
     Rounding = 6,
+    Resample = 7,
 }
 
 impl Stream {

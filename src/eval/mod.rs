@@ -1,5 +1,6 @@
-//! Models at work on text: embeddings and scores.
+//! Models at work on text: embeddings and scores; and how good answers are.
 
 pub mod embed;
+pub mod metrics;
 mod passes;
 pub mod score;

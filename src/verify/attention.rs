@@ -162,6 +162,7 @@ pub fn attention(v: &mut Verifier) {
         check(v, &[300], 1, 128, CAUSAL, 0.0);
         check(v, &[140, 290], 1, 128, (false, Some(64)), 0.0);
         check(v, &[130, 260], 2, 64, BOTH_WAYS, 0.1);
+        check(v, &[300], 1, 64, (false, Some(33)), 0.1);
         check(v, &[650], 1, 64, (false, Some(64)), 0.0);
         check(v, &[513], 1, 64, BOTH_WAYS, 0.0);
     }

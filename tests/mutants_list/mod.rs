@@ -2,6 +2,7 @@
 //! must notice.
 
 mod attention;
+mod attention_hopper;
 mod elements;
 mod hopper;
 mod ladder;
@@ -84,6 +85,7 @@ pub const FAMILIES: &[&[Mutant]] = &[
     hopper::EPILOGUES,
     attention::FORWARD,
     attention::BACKWARD,
+    attention_hopper::ATTENTION_HOPPER,
     norm::NORM,
     tables::EMBED,
     tables::GATHER,
