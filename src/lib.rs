@@ -7,7 +7,6 @@ pub mod data;
 pub mod rng;
 
 pub mod device;
-pub mod eval;
 pub mod ops;
 
 pub mod model;

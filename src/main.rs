@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, export, fill, generate, info, plan, pretrain, report, trace, verify,
+    self, bench, data, embed, export, fill, generate, info, plan, pretrain, report, score, trace,
+    verify,
 };
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
@@ -22,6 +23,8 @@ enum Command {
     #[command(subcommand)]
     Data(data::DataCommand),
     Plan(plan::PlanArgs),
+    Embed(embed::EmbedArgs),
+    Score(score::ScoreArgs),
     Export(export::ExportArgs),
     Trace(trace::TraceArgs),
     Report(report::ReportArgs),
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),
         Command::Plan(args) => plan::run(args),
+        Command::Embed(args) => embed::run(args),
+        Command::Score(args) => score::run(args),
         Command::Export(args) => export::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Report(args) => report::run(args),

@@ -69,9 +69,15 @@ fn worst<D: Device>(dev: D, name: &str, dtype: FloatType) -> (f64, String) {
     for (tensor, want) in &expected {
         let got = &got[tensor];
         assert_eq!(got.len(), want.len(), "{name}: {tensor}");
-        // A key's bias adds the same to all scores of a softmax, so that its gradient is zero but
-        // for rounding, which is judged beside its weight's: a sum over the same rows.
-        let scale = largest(&expected[&tensor.replace("key.bias", "key.weight")]).max(floor);
+        // A key's bias adds the same to all scores of a softmax, and so does the bias of a span's
+        // ends: its gradient is zero but for rounding, which is judged beside its weight's, a sum
+        // over the same rows.
+        let free =
+            ["key", "qa_outputs", if name.ends_with("spans") { "classifier" } else { "key" }];
+        let beside = free.iter().fold(tensor.clone(), |tensor, of| {
+            tensor.replace(&format!("{of}.bias"), &format!("{of}.weight"))
+        });
+        let scale = largest(&expected[&beside]).max(floor);
         for (g, w) in got.iter().zip(want) {
             let error = (g - w).abs() / scale;
             assert!(error.is_finite(), "{name}: {tensor} is not finite");

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod data;
+pub mod embed;
 pub mod export;
 pub mod fill;
 pub mod generate;
@@ -9,10 +10,12 @@ pub mod info;
 pub mod plan;
 pub mod pretrain;
 pub mod report;
+pub mod score;
 pub mod trace;
 pub mod verify;
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -24,6 +27,34 @@ use crate::device::gpu::tuned::Tuned;
 /// this is an error, which `main` takes for a success.)
 pub fn say(line: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
+}
+
+/// Hands over texts, `at_a_time` of them: the lines of `input` (`-` is standard input), or else
+/// `given`.
+fn lines(
+    input: Option<&Path>,
+    given: Vec<String>,
+    at_a_time: usize,
+    mut each: impl FnMut(&[String]) -> Result<()>,
+) -> Result<()> {
+    let Some(path) = input else {
+        return given.chunks(at_a_time).try_for_each(each);
+    };
+    let wrong = || format!("{} cannot be read", path.display());
+    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).with_context(wrong)?))
+    };
+    let mut held = Vec::new();
+    for line in reader.lines() {
+        held.push(line.with_context(wrong)?);
+        if held.len() == at_a_time {
+            each(&held)?;
+            held.clear();
+        }
+    }
+    if held.is_empty() { Ok(()) } else { each(&held) }
 }
 
 /// The file that was named, or where the measured cuts of products are kept for this GPU.

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn passes_hold_all_and_no_more_than_fits() {
-        assert_eq!(passes(&[]), []);
+        assert!(passes(&[]).is_empty());
         assert_eq!(passes(&[9, 3000, 1000, 1048, 1]), [0..1, 1..2, 2..4, 4..5]);
     }
 }
