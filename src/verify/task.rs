@@ -67,7 +67,7 @@ impl<D: TaskOps> Check<D> for TaskLoss<'_> {
         let &TaskLoss { loss, lengths, outputs, train } = self;
         let (rows, sequences) = (lengths.iter().sum::<usize>(), lengths.len());
         let mut z = draw.values(rows * outputs, 1.0);
-        let own = |row: usize| if row % 2 == 0 { 8.0 } else { -8.0 };
+        let own = |row: usize| if row.is_multiple_of(2) { 8.0 } else { -8.0 };
         let starts = starts(lengths);
         let ints: Vec<i32> = match loss {
             Loss::Spans => {

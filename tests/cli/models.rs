@@ -93,13 +93,103 @@ fn what_fill_and_generate_cannot_do() {
     refused(&["generate", "--model", &causal, "--top-p", "nan"], &["--top-p"]);
 }
 
+/// The JSON lines of an output.
+fn json(shown: &str) -> Vec<serde_json::Value> {
+    shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn texts_become_vectors() {
+    let lab = Lab::new();
+    let model = masked();
+    lab.write("lines.txt", "On day 1 the whale\n\nOn day 1 the whale\n");
+    let shown = stdout(&lab, &["embed", "--model", &model, "--input", "lines.txt"]);
+    let lines = json(&shown);
+    let vector =
+        |i: usize| -> Vec<f64> { serde_json::from_value(lines[i]["vector"].clone()).unwrap() };
+    assert_eq!((lines.len(), vector(0).len()), (3, 16));
+    assert!((vector(0).iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-9);
+    // The same text gives the same vector, whatever else is in the pass; [CLS] [SEP] have one too.
+    assert_eq!(vector(0), vector(2));
+    assert_ne!(vector(0), vector(1));
+    assert_eq!(lines[1]["tokens"], 2);
+    let raw = stdout(&lab, &["embed", "--model", &model, "--raw", "--pooling", "first", "a"]);
+    assert_ne!(json(&raw)[0]["vector"], lines[0]["vector"]);
+    let args = ["embed", "--model", &model, "--longest", "4", "On day 1 the whale swam away"];
+    let (cut, said) = succeeds(&mut lab.program(&args));
+    assert_eq!(json(&cut)[0]["tokens"], 4);
+    assert!(said.contains("1 texts were cut to 4 tokens"), "{said}");
+    refuses(
+        &mut lab.program(&["embed", "--model", &model, "--longest", "2", "a"]),
+        &["--longest 2"],
+    );
+    refuses(&mut lab.program(&["embed", "--model", &model]), &["<TEXT>"]);
+    let nowhere = ["embed", "--model", &model, "--input", "nowhere.txt"];
+    refuses(&mut lab.program(&nowhere), &["nowhere.txt", "cannot be read"]);
+}
+
+#[test]
+fn texts_are_scored_token_by_token() {
+    let lab = Lab::new();
+    let text = "On day 1 the whale";
+    for model in [masked(), causal()] {
+        let shown = stdout(&lab, &["score", "--model", &model, "--tokens", text, ""]);
+        let lines = json(&shown);
+        let each: Vec<(String, f64)> = serde_json::from_value(lines[0]["each"].clone()).unwrap();
+        assert!(lines[0]["tokens"].as_u64().unwrap() as usize == each.len() && each.len() > 3);
+        let total: f64 = each.iter().map(|(_, p)| p).sum();
+        let said = lines[0]["log_likelihood"].as_f64().unwrap();
+        assert!(each.iter().all(|(_, p)| *p < 0.0) && (total - said).abs() < 1e-9, "{shown}");
+        let mean = lines[0]["mean_nll"].as_f64().unwrap();
+        assert!((mean + said / each.len() as f64).abs() < 1e-12);
+        assert_eq!((&lines[1]["tokens"], &lines[1]["mean_nll"]), (&0.into(), &().into()));
+    }
+    let long = " whale".repeat(100);
+    let args = ["score", "--model", &causal(), &long];
+    refuses(&mut lab.program(&args), &["text 1", "tokens long", "takes 64"]);
+}
+
+#[test]
+fn what_is_exported_is_the_model() {
+    let lab = Lab::new();
+    let (model, text) = (masked(), "On day[MASK] the whale");
+    let shown = stdout(&lab, &["export", &model, "--to", "out"]);
+    assert!(shown.contains("wrote out"), "{shown}");
+    let filled = |model: &str| stdout(&lab, &["fill", "--model", model, text]);
+    assert_eq!(filled("out"), filled(&model));
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        assert!(lab.path("out").join(file).exists(), "{file}");
+    }
+    refuses(&mut lab.program(&["export", &model, "--to", "out"]), &["out exists", "does not"]);
+    // A checkpoint without its tokenizer and head: the export says so.
+    let bare = lab.path("bare");
+    fs::create_dir(&bare).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(lab.path("out").join(file), bare.join(file)).unwrap();
+    }
+    rewrite(&bare.join("model.safetensors"), |tensors| {
+        tensors.retain(|(name, ..)| name != "head.dense.weight");
+        let (dtype, data) = (Dtype::F32, vec![0; 4]);
+        tensors.push(("extra".into(), dtype, vec![1], data));
+    });
+    let shown = stdout(&lab, &["export", "bare", "--to", "again", "--dtype", "bf16"]);
+    for part in ["no tokenizer", "drawn at random: head.dense.weight", "no use to it: extra"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(!lab.path("again.partial").exists());
+    refuses(&mut lab.program(&["export", "nowhere", "--to", "x"]), &["does not exist"]);
+    assert!(!lab.path("x").exists() && !lab.path("x.partial").exists());
+}
+
 #[test]
 fn folders_that_hold_no_model() {
     let lab = Lab::new();
     fs::create_dir(lab.path("empty")).unwrap();
     lab.write("batch.json", r#"{"input_ids": [[7, 8, 9]]}"#);
-    let commands: [&[&str]; 3] = [
+    let commands: [&[&str]; 5] = [
         &["fill", "[MASK]"],
+        &["embed", "a"],
+        &["score", "a"],
         &["generate"],
         &["trace", "--input", "batch.json", "--output", "out"],
     ];

@@ -26,6 +26,17 @@ fn real_files_load_whole_and_are_saved_as_they_were() {
         "albert-3",
         "albert-pretraining",
         "modernbert",
+        "bert-classes",
+        "bert-flags",
+        "bert-values",
+        "bert-tokens",
+        "roberta-classes",
+        "roberta-spans",
+        "albert-classes",
+        "gpt2-classes",
+        "gpt2-tokens",
+        "modernbert-mean",
+        "modernbert-spans",
     ] {
         let dir = golden().join(case);
         let (arena, report) = load(&dir).unwrap();

@@ -9,6 +9,7 @@ mod ladder;
 mod norm;
 mod product;
 mod tables;
+mod task;
 mod training;
 
 use std::fmt;
@@ -87,6 +88,7 @@ pub const FAMILIES: &[&[Mutant]] = &[
     attention::BACKWARD,
     attention_hopper::ATTENTION_HOPPER,
     norm::NORM,
+    task::TASK,
     tables::EMBED,
     tables::GATHER,
     elements::ROPE,
