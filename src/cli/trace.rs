@@ -16,10 +16,10 @@ use crate::trace::trace;
 ///   {"input_ids": [[5, 8, 2], [7]], "labels": [[-100, 8, -100], [7]]}
 /// and optionally "token_type_ids", and "pair_labels" for a sentence-pair head. Sequences may
 /// differ in length. A label of -100 is ignored; a causal model's labels are its ids. Of a model
-/// with a task's head, labels are a class a sequence, a list of numbers a sequence, a class a token,
-/// or [start, end] a sequence. The output (safetensors) holds logits [tokens, vocabulary] (a task's:
-/// [sequences or tokens, outputs]), loss [1] (the mean over labelled tokens, plus that over labelled
-/// pairs) and grad.NAME for each tensor NAME of model.safetensors.
+/// with a task's head, labels are a class a sequence, a list of numbers a sequence, a class a
+/// token, or [start, end] a sequence. The output (safetensors) holds logits [tokens, vocabulary]
+/// (a task's: [sequences or tokens, outputs]), loss [1] (the mean over labelled tokens, plus that
+/// over labelled pairs) and grad.NAME for each tensor NAME of model.safetensors.
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,

@@ -34,8 +34,8 @@ pub struct Row {
     pub rows: Vec<usize>,
 }
 
-/// Runs `sequences` through `model` and calls `each(first, acts, batch)` after each pass, `first` the
-/// number of its first sequence. Either all or none name rows.
+/// Runs `sequences` through `model` and calls `each(first, acts, batch)` after each pass, `first`
+/// the number of its first sequence. Either all or none name rows.
 pub fn run<D: Device>(
     dev: &D,
     model: &Model<D>,

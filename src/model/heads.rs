@@ -76,8 +76,8 @@ impl<D: Device> Model<D> {
         }
     }
 
-    /// The losses and, in one pass, their gradients: into `grads`, and into `acts.flow.dh`. `key` is
-    /// that of [`Model::forward`].
+    /// The losses and, in one pass, their gradients: into `grads`, and into `acts.flow.dh`. `key`
+    /// is that of [`Model::forward`].
     #[allow(clippy::too_many_arguments)]
     pub fn loss_backward(
         &self,

@@ -73,6 +73,16 @@ fn is_mean(task: &Task) -> bool {
 }
 
 impl Task {
+    /// Targets that are whole numbers, of a batch of so many tokens and sequences.
+    pub fn targets(&self, tokens: usize, sequences: usize) -> usize {
+        match self.kind {
+            TaskKind::Classes => sequences,
+            TaskKind::Tokens => tokens,
+            TaskKind::Spans => 2 * sequences,
+            TaskKind::Flags | TaskKind::Values => 0,
+        }
+    }
+
     /// The rows of a batch that reach the head: `None` for all.
     pub fn rows(&self, cu_seqlens: &[i32]) -> Option<Vec<i32>> {
         let sequences = cu_seqlens.windows(2);

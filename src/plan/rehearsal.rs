@@ -39,17 +39,23 @@ fn rehearse(dev: Gpu, arch: &Arch, capacity: Capacity) -> usize {
 
 /// A batch of `capacity`, in sequences of one length.
 fn full(arch: &Arch, capacity: Capacity) -> Batch {
-    let Capacity { tokens, sequences, rows, .. } = capacity;
+    let Capacity { tokens, sequences, rows, reals } = capacity;
     let borders = (0..=sequences).map(|s| (s * tokens / sequences.max(1)) as i32);
+    let cu_seqlens: Vec<i32> = borders.collect();
     let picked = rows - if arch.pair { sequences } else { 0 };
-    let targets = if arch.causal { tokens } else { picked };
+    let (rows, targets) = match &arch.task {
+        Some(task) => (task.rows(&cu_seqlens), task.targets(tokens, sequences)),
+        None if arch.causal => (None, tokens),
+        None => (Some((0..picked as i32).collect()), picked),
+    };
     Batch {
         ids: vec![0; tokens],
         positions: vec![0; tokens],
         types: vec![0; tokens],
-        cu_seqlens: borders.collect(),
-        rows: (!arch.causal).then(|| (0..picked as i32).collect()),
+        cu_seqlens,
+        rows,
         targets: vec![0; targets],
+        reals: vec![0.0; reals],
         pairs: vec![0; if arch.pair { sequences } else { 0 }],
         ..Batch::default()
     }

@@ -1,11 +1,12 @@
 //! Of the means and losses of task heads.
 
-use super::{Mutant, check, fifo};
+use super::{Mutant, fifo, lifo};
 
 #[rustfmt::skip]
 pub const TASK: &[Mutant] = &[
     fifo("task", "task.cu", "the last row of a sequence left out of its mean",
-        "for (int row = first; row < end; row++) {", "for (int row = first; row < end - 1; row++) {"),
+        "for (int row = first; row < end; row++) {",
+        "for (int row = first; row < end - 1; row++) {"),
     fifo("task", "task.cu", "an empty sequence divides by zero",
         "const float share = 1.0f / float(max(end - first, 1));\n    *reinterpret_cast",
         "const float share = 1.0f / float(end - first);\n    *reinterpret_cast"),
@@ -17,7 +18,7 @@ pub const TASK: &[Mutant] = &[
         "total = warp_sum(total);", ";"),
     fifo("task", "task.cu", "an ignored row keeps its logits",
         "if (total != nullptr) Softmax::clear(z, outputs);", ";"),
-    check("task", "task.cu", "logits overwritten while the loss is read",
+    lifo("task", "task.cu", "logits overwritten while the loss is read",
         "    __syncwarp();\n    if (total != nullptr) softmax.slope(target",
         "    if (total != nullptr) softmax.slope(target"),
     fifo("task", "task.cu", "a class' weight left out of its gradient",
