@@ -22,7 +22,6 @@ use crate::ops::mask::MaskOps;
 use crate::ops::norm::NormOps;
 use crate::ops::optimizer::OptimizerOps;
 use crate::ops::reduce::ReduceOps;
-use crate::ops::rope::RopeOps;
 
 /// What memory is for; the plan counts bytes by class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -180,7 +179,6 @@ pub trait Device:
     + EmbedOps
     + NormOps
     + LinearOps
-    + RopeOps
     + AttentionOps
     + GatherOps
     + DropoutOps
@@ -197,7 +195,6 @@ impl<D> Device for D where
         + EmbedOps
         + NormOps
         + LinearOps
-        + RopeOps
         + AttentionOps
         + GatherOps
         + DropoutOps
