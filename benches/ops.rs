@@ -17,7 +17,7 @@ use warpwright::ops::loss::{LossGrads, LossInput, LossOps};
 use warpwright::ops::norm::{Norm, NormKind, NormOps, Normed};
 use warpwright::ops::optimizer::{Arenas, Group, OptimizerOps, Rule, Update};
 use warpwright::ops::reduce::ReduceOps;
-use warpwright::ops::rope::{RopeOps, Turn};
+use warpwright::ops::rope::Rotation;
 use warpwright::ops::{Dropout, Into, Span, dropout, gather, reduce, rope};
 use warpwright::rng::{Philox, Stream};
 
@@ -117,7 +117,7 @@ fn attention(c: &mut Criterion) {
         group.bench_function(format!("{name}/backward"), |b| {
             b.iter(|| {
                 let saved = Attended { o: &o, lse: &lse };
-                dev.attention_backward(&mut dqkv, &d_o, saved, packed(), &at)
+                dev.attention_backward(&mut dqkv, &d_o, saved, packed(), &at, None)
             })
         });
     }
@@ -233,19 +233,21 @@ fn optimizer(c: &mut Criterion) {
     group.finish();
 }
 
+/// The product that makes qkv, with the rotation that is part of it.
 fn rope(c: &mut Criterion) {
     let dev = CPU();
     let table: Vec<f32> = rope::table(S, 64, 1e4).into_iter().map(|x| x as f32).collect();
     let positions: Vec<i32> = (0..N).map(|i| (i % S) as i32).collect();
-    let at = Attention { heads: 6, head_dim: 64, causal: true, window: None, dropout: None };
-    let mut qkv = random(N * 3 * C);
+    let (x, params, mut qkv) = (random(N * C), random(3 * C * C), vec![0.0; N * 3 * C]);
+    let at = Linear { weight: Span::first(3 * C * C), bias: None, n_in: C, n_out: 3 * C };
     let mut group = c.benchmark_group("rope");
-    group.throughput(Throughput::Bytes(rope::cost(&at, N, 4).bytes as u64));
-    for turn in [Turn::Forward, Turn::Backward] {
-        group.bench_function(format!("{turn:?}").to_lowercase(), |b| {
-            b.iter(|| dev.rope(&mut qkv, &table, &positions, &at, N, turn))
-        });
-    }
+    group.throughput(Throughput::Elements((2 * N * C * 3 * C) as u64));
+    group.bench_function("linear_rope", |b| {
+        b.iter(|| {
+            let rotation = Rotation { table: &table, positions: &positions, head_dim: 64 };
+            dev.linear_rope(&mut qkv, &x, &params, &at, rotation, N)
+        })
+    });
     group.finish();
 }
 

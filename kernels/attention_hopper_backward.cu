@@ -25,11 +25,15 @@
 // sum back, adds its own and stores bf16: nothing is set to zero before, and nothing converted
 // after. A tile that one block alone makes never leaves it. A warp of its own, the courier, waits
 // for turns and copies. Same launch, same bits.
+//
+// Where q and k were rotated (rope.cu), dq and dk are rotated back before they are rounded, at
+// D = 64: a pair of columns lies in one thread.
 #include <ptx/memory.cuh>
 
 #include "attention_hopper.cuh"
 
 using namespace attention;
+using hopper::Rotation;
 
 namespace {
 
@@ -38,6 +42,8 @@ struct Backward {
     static constexpr bool DROPOUT = DROPOUT_;
     // Whether a warpgroup leaves out tiles that its own keys do not see: where registers suffice.
     static constexpr bool SKIPS = D_ <= 64 && !DROPOUT;
+    // Whether it reads rows' positions before it needs them: the same.
+    static constexpr bool EARLY = SKIPS;
     static constexpr int D = D_, KEYS = 128, QUERIES = D <= 64 ? 128 : 64;
     static constexpr int SLOTS = D <= 64 ? 2 : 1;  // of items, with k and v
     static constexpr int STAGES = 2;               // of q and do, and of ds
@@ -284,17 +290,30 @@ __device__ __forceinline__ void exchange(float* part_smem, Each each) {
         }
 }
 
+// A head's gradient, a warp's 16 rows of 64 columns: turned the other way than the head was.
+__device__ __forceinline__ void turn_back(float (&x)[32], const Rotation& rotation,
+                                          const Rotation::Places& places) {
+#pragma unroll
+    for (int strip = 0; strip < 2; strip++) {
+        const hopper::Angles angles(rotation, places, strip);
+#pragma unroll
+        for (int i = 8 * strip; i < 8 * strip + 8; i++) angles.turn(i % 8, x[16 + i], x[i]);
+    }
+}
+
 // A warp's part of dq, with what is summed up to it in `part_smem` if `add`, scaled to the first
 // `rows` of 16 rows. It leaves by way of `part_smem`.
 __device__ __forceinline__ void store_sum(bf16* gmem, size_t stride, int rows,
                                           const float (&dq)[32], float* part_smem, bool add,
-                                          float scale) {
+                                          float scale, const Rotation& rotation,
+                                          const Rotation::Places& places) {
     float whole[32];
     exchange(part_smem, [&](float2& sum, int i) {
         const float2 before = add ? sum : make_float2(0.0f, 0.0f);
         whole[i] = before.x + dq[i];
         whole[i + 1] = before.y + dq[i + 1];
     });
+    if (rotation.table) turn_back(whole, rotation, places);
     __syncwarp();
     const float factor[2] = {scale, scale};
     unsigned char* rows_smem = reinterpret_cast<unsigned char*>(part_smem);
@@ -340,7 +359,8 @@ __device__ __forceinline__ void slope(float (&dp)[R], float (&p)[R], const float
 // One warpgroup: 64 keys of every item.
 template <class B>
 __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int heads, Band band,
-                                        float scale, const Dropout& dropout) {
+                                        float scale, const Dropout& dropout,
+                                        const Rotation& rotation) {
     constexpr int D = B::D, QUERIES = B::QUERIES, R = QUERIES / 2;
     constexpr bool DROPOUT = B::DROPOUT;
     using Keys = typename B::Keys;
@@ -362,6 +382,12 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
         const uint32_t v_smem = ptx::shared_address(shared.v(slot.stage));
         const int group_row = item.start + group * 64, row = group_row + warp * 16;
         bf16* out = dqkv + item.first * stride + item.head * D;
+        const auto places_of = [&](int row) {
+            const int end = rotation.table ? item.first + item.length : 0;
+            return rotation.places(item.first + row, end);
+        };
+        Rotation::Places places, key_places;
+        if constexpr (B::EARLY) key_places = places_of(row);
         bool begun = false;
         float s[R], dp[R], dq[32], dk[D / 2], dv[D / 2];
         uint32_t p_operand[R / 2], ds_operand[R / 2];
@@ -418,6 +444,7 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
                 ptx::wgmma_m64k16<64, 1, 1>(dq, Scores::by_rows(ds_smem, kk, D == 64 ? group : 0),
                                             Keys::by_rows(k_smem, kk, D == 64 ? 0 : group), kk > 0);
             ptx::wgmma_commit();
+            if constexpr (B::EARLY) places = places_of(query + own_row);
             if (sees) {
                 ptx::wgmma_fence();
                 multiply<D, QUERIES, Queries>(dk, ds_operand, q_smem, begun);
@@ -431,9 +458,11 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
             float* sums_smem = reinterpret_cast<float*>(shared.sums()) + own_row * 64;
             const Turn turn = Turn::of<B>(item, tile, band);
             if (turn.last) {
+                if constexpr (!B::EARLY) places = places_of(query + own_row);
                 const int first = query + (D == 64 ? own_row : warp * 16);
                 store_sum(out + first * stride + (D == 64 ? 0 : group * 64), stride,
-                          item.length - first, dq, sums_smem, turn.before > 0, scale);
+                          item.length - first, dq, sums_smem, turn.before > 0, scale,
+                          rotation, places);
             } else {
                 exchange(sums_smem, [&](float2& sum, int i) {
                     sum = make_float2(dq[i], dq[i + 1]);
@@ -446,6 +475,10 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
         }
 
         ptx::wgmma_wait<0>(dv);
+        if constexpr (D == 64) {
+            if constexpr (!B::EARLY) key_places = places_of(row);
+            if (rotation.table) turn_back(dk, rotation, key_places);
+        }
         // By way of the warpgroup's values: their last readers have met since.
         unsigned char* own_smem = shared.v(slot.stage);
         const float factors[2][2] = {{scale, scale}, {dropout.keep, dropout.keep}};
@@ -467,7 +500,7 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
                                          const CUtensorMap* d_o_map, bf16* dqkv,
                                          const float2* stats, const Parts& parts,
                                          const Batch& batch, Band band, float scale,
-                                         const Dropout& dropout) {
+                                         const Dropout& dropout, const Rotation& rotation) {
     DYNAMIC_SHARED(smem);
     const Shared<B> shared = {smem};
     if (threadIdx.x == 0) shared.init();
@@ -479,7 +512,7 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
         if (threadIdx.x == 32) carry<B>(shared, parts, batch.heads, band);
     } else {
         ptx::registers_increase<232>();
-        consume<B>(shared, dqkv, batch.heads, band, scale, dropout);
+        consume<B>(shared, dqkv, batch.heads, band, scale, dropout, rotation);
     }
 }
 
@@ -493,10 +526,11 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
              const __grid_constant__ CUtensorMap d_o_map, bf16* dqkv, const float2* stats,       \
              const __grid_constant__ Parts parts, const __grid_constant__ Batch batch,           \
              const __grid_constant__ Band band, float scale,                                     \
-             const __grid_constant__ Dropout dropout) {                                          \
+             const __grid_constant__ Dropout dropout,                                            \
+             const __grid_constant__ Rotation rotation) {                                        \
         begin_kernel();                                                                          \
         backward<Backward<D, DROPOUT>>(&kv_map, &q_map, &d_o_map, dqkv, stats, parts, batch,     \
-                                       band, scale, dropout);                                    \
+                                       band, scale, dropout, rotation);                          \
     }                                                                                            \
     EXPORT_KERNEL(name, name)
 

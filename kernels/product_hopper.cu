@@ -3,8 +3,9 @@
 //
 //   y [N, n_out] = x Wᵀ + b            linear; linear_act: pre = that, y = act(pre)
 //   pre [N, 2 F] = x Wᵀ + b, y [N, F] = act(pre[:, ..F]) ∘ pre[:, F..]   linear_gate
-// The same results as product.cu and product_gate.cu, which say the maths, have the naive twins and
-// serve all other chips; product_hopper_backward.cu has the gradients.
+//   qkv [N, 3 C] = x Wᵀ + b, q and k turned by their rows' positions     linear_rope
+// The same results as product.cu, product_gate.cu and rope.cu, which say the maths, have the naive
+// twins and serve all other chips; product_hopper_backward.cu has the gradients.
 //
 // Floor, at 790 TFLOP/s and 4.3 TB/s: as there; here it can be reached, since wgmma takes both
 // operands from shared memory at the tensor cores' full rate. Unmeasured on a GPU; registers, waves
@@ -35,6 +36,14 @@ __device__ __forceinline__ void linear_act(const CUtensorMap* x, const CUtensorM
                                            const bf16* b, int n, int activation,
                                            const Schedule& schedule) {
     run<T, Major::K, Major::K>(x, w, schedule, ActivationOut{y, pre, {b, n}, activation});
+}
+
+// m = rows of qkv, n = 3 C; heads of 64 columns.
+template <class T>
+__device__ __forceinline__ void linear_rope(const CUtensorMap* x, const CUtensorMap* w,
+                                            const CUtensorMap* qkv, const bf16* b, int m, int n,
+                                            const Rotation& rotation, const Schedule& schedule) {
+    run<T, Major::K, Major::K>(x, w, schedule, RopeOut{qkv, {b, n}, rotation, m});
 }
 
 // inner = n_out / 2; pre and y in boxes [2, 16, 32] and [16, 32], swizzled by 64 bytes.
@@ -97,3 +106,16 @@ LINEAR_GATE(linear_gate_coop_128x256, Coop128x256)
 LINEAR_GATE(linear_gate_coop_256x128, Coop256x128)
 LINEAR_GATE(linear_gate_ping_128x192, Ping128x192)
 LINEAR_GATE(linear_gate_ping_128x128, Ping128x128)
+
+#define LINEAR_ROPE(name, T)                                                                   \
+    HOPPER_KERNEL(name)                                                                        \
+    (CONSTANT(CUtensorMap) x, CONSTANT(CUtensorMap) w, CONSTANT(CUtensorMap) qkv,              \
+     const bf16* b, int m, int n, CONSTANT(Rotation) rotation, CONSTANT(Schedule) schedule) {  \
+        begin_kernel();                                                                        \
+        linear_rope<T>(&x, &w, &qkv, b, m, n, rotation, schedule);                             \
+    }                                                                                          \
+    EXPORT_KERNEL(name, name)
+LINEAR_ROPE(linear_rope_coop_128x256, Coop128x256)
+LINEAR_ROPE(linear_rope_coop_256x128, Coop256x128)
+LINEAR_ROPE(linear_rope_ping_128x192, Ping128x192)
+LINEAR_ROPE(linear_rope_ping_128x128, Ping128x128)

@@ -131,8 +131,8 @@ __device__ __forceinline__ void read_strip(float (&values)[8], const unsigned ch
 // ------------------------------------------------------------------ epilogues
 // COLUMNS of a piece, of which EACH takes so many of c's. beside(): what `fetch` brings into the
 // slots first, or null, and how many MATRICES that is. For each piece open() gives its slot, or
-// two; for each strip of it load(column) reads what is needed beside the values, one strip ahead,
-// and put() writes the slot; then close() sends it.
+// two; for each strip of it load(row, column) reads what is needed beside the values, one strip
+// ahead, and put() writes the slot; then close() sends it. Some take strips by twos (`APART`).
 
 struct Nothing {};
 
@@ -187,7 +187,9 @@ struct LinearOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return outlet.take();
     }
-    __device__ __forceinline__ BiasPairs load(int column) const { return bias.load(column); }
+    __device__ __forceinline__ BiasPairs load(int, int column) const {
+        return bias.load(column);
+    }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         const BiasPairs& pairs) const {
         Bias::add(values, pairs);
@@ -212,7 +214,9 @@ struct ActivationOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return outlet.template take<2>();
     }
-    __device__ __forceinline__ BiasPairs load(int column) const { return bias.load(column); }
+    __device__ __forceinline__ BiasPairs load(int, int column) const {
+        return bias.load(column);
+    }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         const BiasPairs& pairs) const {
         Bias::add(values, pairs);
@@ -233,6 +237,46 @@ struct ActivationOut {
     }
 };
 
+// qkv [M, 3 C] = c + b, of which q and k are then turned. A piece is a head. Of what it needs
+// beside the values only places come a strip ahead: angles and biases are too many registers.
+struct RopeOut {
+    static constexpr int COLUMNS = 64, EACH = 1, MATRICES = 1;
+    struct Beside {
+        Rotation::Places places;
+        int column;
+    };
+    const CUtensorMap* qkv;
+    Bias bias;
+    Rotation rotation;
+    int rows;
+
+    __device__ __forceinline__ const CUtensorMap* beside() const { return nullptr; }
+    template <class O>
+    __device__ __forceinline__ unsigned char* open(O& outlet) const {
+        return outlet.take();
+    }
+    __device__ __forceinline__ Beside load(int row, int column) const {
+        return {rotation.places(row, rows), column};
+    }
+    __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&low)[8],
+                                        float (&high)[8], const Beside& beside) const {
+        Bias::add(low, bias.load(beside.column));
+        Bias::add(high, bias.load(beside.column + 32));
+        if (beside.column < bias.columns / 3 * 2) {
+            const Angles angles(rotation, beside.places, strip);
+#pragma unroll
+            for (int i = 0; i < 8; i++) angles.turn(i, low[i], high[i]);
+        }
+        write_strip(slot_smem, strip, low);
+        write_strip(slot_smem, strip + 2, high);
+    }
+    template <class O>
+    __device__ __forceinline__ void close(O& outlet, const unsigned char* slot_smem, int x, int row,
+                                          int) const {
+        outlet.send([&] { ptx::tma_store_2d(qkv, slot_smem, x, row); });
+    }
+};
+
 // dx = or += c
 template <int COLUMNS_>
 struct GradientOut {
@@ -245,7 +289,7 @@ struct GradientOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return add ? outlet.receive() : outlet.take();
     }
-    __device__ __forceinline__ Nothing load(int) const { return {}; }
+    __device__ __forceinline__ Nothing load(int, int) const { return {}; }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         Nothing) const {
         if (add) {
@@ -274,7 +318,7 @@ struct ActivationGradientOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return outlet.receive();
     }
-    __device__ __forceinline__ Nothing load(int) const { return {}; }
+    __device__ __forceinline__ Nothing load(int, int) const { return {}; }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         Nothing) const {
         uint32_t packed[4];
@@ -314,7 +358,7 @@ struct GateOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return outlet.template take<2>();
     }
-    __device__ __forceinline__ Biases load(int column) const {
+    __device__ __forceinline__ Biases load(int, int column) const {
         return {bias.load(column), bias.load(inner + column)};
     }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&a)[8],
@@ -351,7 +395,7 @@ struct GateGradientOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return outlet.receive();
     }
-    __device__ __forceinline__ Nothing load(int) const { return {}; }
+    __device__ __forceinline__ Nothing load(int, int) const { return {}; }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         Nothing) const {
         const uint32_t a_smem = strip_address<COLUMNS>(slot_smem, strip);
@@ -391,7 +435,7 @@ struct SumOut {
     __device__ __forceinline__ unsigned char* open(O& outlet) const {
         return outlet.take();
     }
-    __device__ __forceinline__ Nothing load(int) const { return {}; }
+    __device__ __forceinline__ Nothing load(int, int) const { return {}; }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&values)[8],
                                         Nothing) const {
         const int lane = threadIdx.x % 32;
@@ -435,6 +479,13 @@ __device__ __forceinline__ void pick(float (&values)[8], const float (&acc)[BLOC
     }
 }
 
+// Strips from one that put() takes to the other that it takes with it; 0: it takes one. Of a gate,
+// a block's accumulators are those of the first of each pair, then of the second.
+template <class T, class Out>
+constexpr int APART = Out::EACH == 2 ? T::N / 2 / STRIP : 0;
+template <class T>
+constexpr int APART<T, RopeOut> = 2;
+
 // Where a warp's piece lies in global memory.
 template <class T, class Out>
 struct Piece {
@@ -461,9 +512,18 @@ __device__ __forceinline__ void begin_results(O& outlet, const Out& out, const C
 template <class T, class O, class Out>
 __device__ __forceinline__ void store_results(const Results<T>& acc, O& outlet, const Out& out,
                                               const Corner& corner) {
-    constexpr int STRIPS = Out::COLUMNS / STRIP, ALL = T::BLOCKS * T::N / STRIP;
-    constexpr int A_BLOCK = T::N / Out::EACH / STRIP;
-    auto next = out.load(corner.column);
+    constexpr int IN_BLOCK = T::N / STRIP, ALL = T::BLOCKS * IN_BLOCK, BY_TWOS = APART<T, Out>;
+    constexpr int STRIPS = ALL / (BY_TWOS ? 2 : 1) / Piece<T, Out>::COUNT;
+    const auto first = [](int number) {
+        if constexpr (BY_TWOS) return number + number / BY_TWOS * BY_TWOS;
+        else return number;
+    };
+    const auto load = [&](int number) {
+        const int strip = first(number);
+        return out.load(corner.row + strip / IN_BLOCK * 64,
+                        corner.column + strip % (IN_BLOCK / Out::EACH) * STRIP);
+    };
+    auto next = load(0);
 #pragma unroll 1
     for (int piece = 0; piece < Piece<T, Out>::COUNT; piece++) {
         const Piece<T, Out> at(corner, piece);
@@ -472,18 +532,15 @@ __device__ __forceinline__ void store_results(const Results<T>& acc, O& outlet, 
         for (int strip = 0; strip < STRIPS; strip++) {
             const int number = piece * STRIPS + strip;
             const auto beside = next;
-            next = out.load(corner.column + (number + 1) % A_BLOCK * STRIP);
+            next = load(number + 1);
             float values[8];
-            if constexpr (Out::EACH == 1) {
-                pick<0, ALL>(values, acc, number);
-                out.put(slot_smem, strip, values, beside);
-            } else {
-                // A block's accumulators are those of the first of each pair, then of the second.
-                const int first = number + number / A_BLOCK * A_BLOCK;
+            pick<0, ALL>(values, acc, first(number));
+            if constexpr (BY_TWOS) {
                 float second[8];
-                pick<0, ALL>(values, acc, first);
-                pick<0, ALL>(second, acc, first + A_BLOCK);
+                pick<0, ALL>(second, acc, first(number) + BY_TWOS);
                 out.put(slot_smem, strip, values, second, beside);
+            } else {
+                out.put(slot_smem, strip, values, beside);
             }
         }
         // The slot of the piece before has been read by now, or soon.

@@ -55,7 +55,7 @@ fn scratch(len: usize) -> usize {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     dev.attention(&mut o, &mut lse, packed(), &at);
-    dev.attention_backward(&mut dqkv, &d_o, Attended { o: &o, lse: &lse }, packed(), &at);
+    dev.attention_backward(&mut dqkv, &d_o, Attended { o: &o, lse: &lse }, packed(), &at, None);
     PEAK.load(Ordering::Relaxed) - before
 }
 

@@ -46,7 +46,7 @@ fn close(what: &str, got: f64, want: f64, share: f64) {
     assert!((got - want).abs() <= share * want, "{what}: {got:.3}, derived by hand {want:.3}");
 }
 
-const FORWARD: [&str; 3] = ["linear", "linear_act", "linear_gate"];
+const FORWARD: [&str; 4] = ["linear", "linear_act", "linear_gate", "linear_rope"];
 const INPUT_GRADIENT: [&str; 3] = ["linear_dx", "linear_dx_act", "linear_dx_gate"];
 const NORMS: [&str; 3] = ["norm", "add_norm", "norm_backward"];
 const ARENAS: [&str; 3] = ["update", "judge", "zero_acc"];

@@ -9,7 +9,6 @@ use crate::ops::embed::Embed;
 use crate::ops::linear::Linear;
 use crate::ops::norm::{Norm, NormKind};
 use crate::ops::optimizer::{Group, Update};
-use crate::ops::rope::Turn;
 use crate::ops::{Dropout, Into, Span};
 
 /// A call, by the name of its method.
@@ -51,6 +50,13 @@ pub enum Call {
         rows: usize,
         activation: Activation,
     },
+    /// `context` rows in the table of angles.
+    LinearRope {
+        at: Linear,
+        rows: usize,
+        head_dim: usize,
+        context: usize,
+    },
     LinearDx {
         at: Linear,
         rows: usize,
@@ -74,21 +80,16 @@ pub enum Call {
         activation: Activation,
         len: usize,
     },
-    /// `context` rows in the table of angles.
-    Rope {
-        at: Attention,
-        rows: usize,
-        context: usize,
-        turn: Turn,
-    },
     /// `ends` are where sequences begin, and N.
     Attention {
         at: Attention,
         ends: Vec<i32>,
     },
+    /// `rotary`: rows in the table of angles, if there is one.
     AttentionBackward {
         at: Attention,
         ends: Vec<i32>,
+        rotary: Option<usize>,
     },
     /// `count` rows out of `of`.
     Gather {
@@ -186,12 +187,12 @@ impl Call {
             Call::Linear { .. }
             | Call::LinearAct { .. }
             | Call::LinearGate { .. }
+            | Call::LinearRope { .. }
             | Call::LinearDx { .. }
             | Call::LinearDxAct { .. }
             | Call::LinearDxGate { .. }
             | Call::LinearDw { .. }
             | Call::ActBackward { .. } => "linear",
-            Call::Rope { .. } => "rope",
             Call::Attention { .. } | Call::AttentionBackward { .. } => "attention",
             Call::Gather { .. } | Call::ScatterAdd { .. } => "gather",
             Call::Dropout { .. } => "dropout",
@@ -220,11 +221,12 @@ impl Call {
                 format!("{}, {activation:?}", linear(at, *rows))
             }
             Call::ActBackward { activation, len } => format!("{len}, {activation:?}"),
-            Call::Rope { at, rows, turn, .. } => {
-                format!("{rows} × {} × {}, {turn:?}", at.heads, at.head_dim)
+            Call::LinearRope { at, rows, head_dim, .. } => {
+                format!("{}, heads of {head_dim}", linear(at, *rows))
             }
-            Call::Attention { at, ends } | Call::AttentionBackward { at, ends } => {
-                attention(at, ends)
+            Call::Attention { at, ends } => attention(at, ends),
+            Call::AttentionBackward { at, ends, rotary } => {
+                attention(at, ends) + if rotary.is_some() { ", rotary" } else { "" }
             }
             Call::Gather { width, count, of } | Call::ScatterAdd { width, count, of } => {
                 format!("{count} of {of} × {width}")

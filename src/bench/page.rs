@@ -16,7 +16,7 @@ use crate::telemetry::svg::escape;
 /// and what they are called. The last takes all others.
 const KINDS: [(&[&str], &str, &str); 5] = [
     (&["linear"], "k0", "products"),
-    (&["attention", "rope"], "k1", "attention"),
+    (&["attention"], "k1", "attention"),
     (&["norm", "add_norm"], "k2", "norms"),
     (&["head_loss"], "k3", "head and loss"),
     (&[""], "k4", "other"),

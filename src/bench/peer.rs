@@ -26,6 +26,7 @@ pub fn product(call: &Call) -> Option<Product> {
     match call {
         Call::Linear { at, rows }
         | Call::LinearAct { at, rows, .. }
+        | Call::LinearRope { at, rows, .. }
         | Call::LinearGate { at, rows, .. } => of(at, *rows, Kind::Y, false),
         Call::LinearDx { at, rows, into } => of(at, *rows, Kind::Dx, *into == Into::Add),
         Call::LinearDxAct { at, rows, .. } | Call::LinearDxGate { at, rows, .. } => {

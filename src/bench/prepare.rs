@@ -23,9 +23,8 @@ use crate::ops::mask::{Masked, Unmasked};
 use crate::ops::norm::{Normed, Residual};
 use crate::ops::optimizer::Arenas;
 use crate::ops::reduce::CONTROL;
-use crate::ops::rope;
 use crate::rng::{Philox, Stream, below};
-use crate::verify::Draw;
+use crate::verify::{Angles, Draw};
 
 /// Random numbers that are made on the host; a multiple of 8, so that copies stay aligned.
 const BLOCK: usize = (1 << 20) + 1000;
@@ -142,9 +141,12 @@ impl<'a, D: Fill> Source<'a, D> {
 
     /// Integers below `n`.
     fn below(&self, len: usize, n: usize) -> D::Int {
-        let words = |i: usize| Philox::new(1).block(Stream::Sample, 3, i as u64 / 4)[i % 4];
-        let n = n.max(1) as u32;
-        self.int(&(0..len).map(|i| below(words(i), n) as i32).collect::<Vec<_>>())
+        self.int(&numbers_below(len, n))
+    }
+
+    /// Of heads of `head_dim`, at any of `context` positions.
+    fn angles(&self, rows: usize, head_dim: usize, context: usize) -> Angles<D> {
+        Angles::new(self.dev, &numbers_below(rows, context), context, head_dim)
     }
 
     /// `count` rows out of `of`, ascending and none twice.
@@ -157,9 +159,7 @@ impl<'a, D: Fill> Source<'a, D> {
         match call {
             Call::Embed { .. } | Call::EmbedBackward { .. } => self.embed(call),
             Call::Norm { .. } | Call::AddNorm { .. } | Call::NormBackward { .. } => self.norm(call),
-            Call::Attention { .. } | Call::AttentionBackward { .. } | Call::Rope { .. } => {
-                self.attention(call)
-            }
+            Call::Attention { .. } | Call::AttentionBackward { .. } => self.attention(call),
             Call::HeadLoss { .. } => self.loss(call),
             Call::Mask { .. } => self.mask(call),
             Call::Judge { .. } | Call::Update { .. } | Call::Store { .. } => self.training(call),
@@ -235,7 +235,7 @@ impl<'a, D: Fill> Source<'a, D> {
             Call::Linear { at, rows } | Call::LinearDw { at, rows } => (*at, *rows),
             Call::LinearAct { at, rows, .. } | Call::LinearDxAct { at, rows, .. } => (*at, *rows),
             Call::LinearGate { at, rows, .. } | Call::LinearDxGate { at, rows, .. } => (*at, *rows),
-            Call::LinearDx { at, rows, .. } => (*at, *rows),
+            Call::LinearRope { at, rows, .. } | Call::LinearDx { at, rows, .. } => (*at, *rows),
             _ => unreachable!("sorted by `ready`"),
         };
         let mut arena = Arena::default();
@@ -272,6 +272,13 @@ impl<'a, D: Fill> Source<'a, D> {
                     dev.linear_gate(y, pre, &narrow, &params, &at, activation, rows);
                 })
             }
+            Call::LinearRope { head_dim, context, .. } => {
+                let angles = self.angles(rows, head_dim, context);
+                Box::new(move |dev| {
+                    let rotation = angles.rotation();
+                    dev.linear_rope(&mut wide, &narrow, &params, &at, rotation, rows);
+                })
+            }
             Call::LinearDxGate { activation, .. } => {
                 let len = 2 * rows * at.n_in;
                 let (mut dpre, pre) = (self.x(len), self.x(len));
@@ -285,14 +292,7 @@ impl<'a, D: Fill> Source<'a, D> {
     }
 
     fn attention(&self, call: &Call) -> Ready<D> {
-        if let Call::Rope { at, rows, context, turn } = *call {
-            let width = at.heads * at.head_dim;
-            let mut table = self.dev.acc(Class::Scratch, context * at.head_dim);
-            table.write(0, &rope::table(context, at.head_dim, 10_000.0));
-            let (mut qkv, positions) = (self.x(3 * rows * width), self.below(rows, context));
-            return Box::new(move |dev| dev.rope(&mut qkv, &table, &positions, &at, rows, turn));
-        }
-        let (Call::Attention { at, ends } | Call::AttentionBackward { at, ends }) = call else {
+        let (Call::Attention { at, ends } | Call::AttentionBackward { at, ends, .. }) = call else {
             unreachable!("sorted by `ready`")
         };
         let (at, ends) = (*at, ends.clone());
@@ -312,10 +312,16 @@ impl<'a, D: Fill> Source<'a, D> {
         let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
         self.dev.attention(&mut o, &mut lse, packed, &at);
         let (mut dqkv, d_o) = (self.x(3 * rows * width), self.x(rows * width));
+        let rotary = match call {
+            Call::AttentionBackward { rotary, .. } => *rotary,
+            _ => None,
+        };
+        let angles = rotary.map(|context| self.angles(rows, at.head_dim, context));
         Box::new(move |dev| {
             let packed = Packed { qkv: &qkv, cu_seqlens: &cu_seqlens, order: &order, ends: &ends };
             let saved = Attended { o: &o, lse: &lse };
-            dev.attention_backward(&mut dqkv, &d_o, saved, packed, &at);
+            let rotation = angles.as_ref().map(Angles::rotation);
+            dev.attention_backward(&mut dqkv, &d_o, saved, packed, &at, rotation);
         })
     }
 
@@ -450,6 +456,11 @@ impl Source<'_, Gpu> {
         let params = self.weights(at.weight.start + at.weight.len);
         Box::new(move |gpu| gpu.climb(rung, &mut y, &x, &params, &at, rows))
     }
+}
+
+fn numbers_below(len: usize, n: usize) -> Vec<i32> {
+    let words = |i: usize| Philox::new(1).block(Stream::Sample, 3, i as u64 / 4)[i % 4];
+    (0..len).map(|i| below(words(i), n.max(1) as u32) as i32).collect()
 }
 
 fn arena_of_embed(at: &Embed) -> usize {

@@ -23,7 +23,7 @@ use crate::ops::mask::{MaskOps, Masked, Unmasked};
 use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Rule, Update};
 use crate::ops::reduce::ReduceOps;
-use crate::ops::rope::{RopeOps, Turn};
+use crate::ops::rope::Rotation;
 use crate::ops::task::{TaskOps, Truth};
 use crate::train::step::{StepKey, Trainer};
 
@@ -183,6 +183,11 @@ impl LinearOps for Recorder {
         self.note(Call::LinearGate { at: lone_linear(at), rows, activation });
     }
 
+    fn linear_rope(&self, _: &mut X, _: &X, _: &X, at: &Linear, r: Rotation<Self>, rows: usize) {
+        let (at, context) = (lone_linear(at), context(&r));
+        self.note(Call::LinearRope { at, rows, head_dim: r.head_dim, context });
+    }
+
     fn linear_dx(&self, _: &mut X, _: &X, _: &X, at: &Linear, rows: usize, into: Into) {
         self.note(Call::LinearDx { at: lone_linear(at), rows, into });
     }
@@ -222,13 +227,9 @@ impl LinearOps for Recorder {
     }
 }
 
-impl RopeOps for Recorder {
-    fn rope(&self, _: &mut X, table: &Acc, _: &Int, at: &Attention, rows: usize, turn: Turn) {
-        let context = table.len() / at.head_dim;
-        // What a head may see is not its business.
-        let at = Attention { causal: false, window: None, dropout: None, ..*at };
-        self.note(Call::Rope { at, rows, context, turn });
-    }
+/// Positions that there are angles of.
+fn context(rotation: &Rotation<Recorder>) -> usize {
+    rotation.table.len() / rotation.head_dim
 }
 
 impl AttentionOps for Recorder {
@@ -244,9 +245,10 @@ impl AttentionOps for Recorder {
         _: Attended<Self>,
         packed: Packed<Self>,
         at: &Attention,
+        rotation: Option<Rotation<Self>>,
     ) {
-        let ends = packed.ends.to_vec();
-        self.note(Call::AttentionBackward { at: still_attention(at), ends });
+        let (ends, rotary) = (packed.ends.to_vec(), rotation.as_ref().map(context));
+        self.note(Call::AttentionBackward { at: still_attention(at), ends, rotary });
     }
 }
 

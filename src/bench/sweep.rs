@@ -30,7 +30,7 @@ pub fn attention(
                 let heads = (width / head_dim).max(1);
                 let at = Attention { heads, head_dim, causal, window, dropout: None };
                 calls.push((Call::Attention { at, ends: ends.clone() }, 1));
-                calls.push((Call::AttentionBackward { at, ends: ends.clone() }, 1));
+                calls.push((Call::AttentionBackward { at, ends: ends.clone(), rotary: None }, 1));
             }
         }
     }

@@ -16,6 +16,7 @@ pub fn key(call: &Call) -> Option<Key> {
         Call::Linear { at, rows } => (Op::Linear, at, *rows),
         Call::LinearAct { at, rows, .. } => (Op::LinearAct, at, *rows),
         Call::LinearGate { at, rows, .. } => (Op::LinearGate, at, *rows),
+        Call::LinearRope { at, rows, .. } => (Op::LinearRope, at, *rows),
         Call::LinearDx { at, rows, .. } => (Op::LinearDx, at, *rows),
         Call::LinearDxAct { at, rows, .. } => (Op::LinearDxAct, at, *rows),
         Call::LinearDxGate { at, rows, .. } => (Op::LinearDxGate, at, *rows),
@@ -23,7 +24,7 @@ pub fn key(call: &Call) -> Option<Key> {
         _ => return None,
     };
     let (m, n, k) = match op {
-        Op::Linear | Op::LinearAct | Op::LinearGate => (rows, at.n_out, at.n_in),
+        Op::Linear | Op::LinearAct | Op::LinearGate | Op::LinearRope => (rows, at.n_out, at.n_in),
         Op::LinearDx | Op::LinearDxAct | Op::LinearDxGate => (rows, at.n_in, at.n_out),
         Op::LinearDw => (at.n_out, at.n_in, rows),
     };

@@ -22,7 +22,6 @@ use crate::ops::mask::MaskOps;
 use crate::ops::norm::NormOps;
 use crate::ops::optimizer::OptimizerOps;
 use crate::ops::reduce::ReduceOps;
-use crate::ops::rope::RopeOps;
 use crate::ops::task::TaskOps;
 
 /// What memory is for; the plan counts bytes by class.
@@ -181,7 +180,6 @@ pub trait Device:
     + EmbedOps
     + NormOps
     + LinearOps
-    + RopeOps
     + AttentionOps
     + GatherOps
     + DropoutOps
@@ -199,7 +197,6 @@ impl<D> Device for D where
         + EmbedOps
         + NormOps
         + LinearOps
-        + RopeOps
         + AttentionOps
         + GatherOps
         + DropoutOps

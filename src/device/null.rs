@@ -22,7 +22,7 @@ use crate::ops::mask::{MaskOps, Masked, Unmasked};
 use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::ReduceOps;
-use crate::ops::rope::{RopeOps, Turn};
+use crate::ops::rope::Rotation;
 use crate::ops::task::{TaskOps, Truth};
 
 /// Counts the memory that a device with these formats would take.
@@ -160,6 +160,8 @@ impl LinearOps for Null {
     fn linear_gate(&self, _: &mut X, _: &mut X, _: &X, _: &X, _: &Linear, _: Activation, _: usize) {
     }
 
+    fn linear_rope(&self, _: &mut X, _: &X, _: &X, _: &Linear, _: Rotation<Self>, _: usize) {}
+
     fn linear_dx(&self, _: &mut X, _: &X, _: &X, _: &Linear, _: usize, _: Into) {}
 
     fn linear_dx_act(&self, _: &mut X, _: &X, _: &X, _: &X, _: &Linear, _: Activation, _: usize) {}
@@ -168,10 +170,6 @@ impl LinearOps for Null {
 
     fn linear_dw(&self, _: &mut Acc, _: &X, _: &X, _: &Linear, _: usize) {}
     fn act_backward(&self, _: &mut X, _: &X, _: &X, _: Activation, _: usize) {}
-}
-
-impl RopeOps for Null {
-    fn rope(&self, _: &mut X, _: &Acc, _: &Int, _: &Attention, _: usize, _: Turn) {}
 }
 
 impl AttentionOps for Null {
@@ -184,6 +182,7 @@ impl AttentionOps for Null {
         _: Attended<Self>,
         _: Packed<Self>,
         _: &Attention,
+        _: Option<Rotation<Self>>,
     ) {
     }
 }

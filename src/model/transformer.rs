@@ -19,7 +19,7 @@ use crate::ops::attention::{Attended, Attention, Packed};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
 use crate::ops::norm::{Norm, Normed, Residual};
-use crate::ops::rope::{self, Turn};
+use crate::ops::rope::{self, Rotation};
 use crate::ops::{Into, Span};
 use crate::rng::{Philox, Stream};
 
@@ -73,10 +73,12 @@ impl<D: Device> Model<D> {
         }
     }
 
-    /// The angles of layer `l`.
-    fn angles(&self, l: usize) -> Option<&D::Acc> {
+    /// By which layer `l` rotates q and k, if it does.
+    fn rotation<'a>(&'a self, l: usize, batch: &'a DeviceBatch<D>) -> Option<Rotation<'a, D>> {
         let local = self.arch.window_of(l).is_some();
-        self.rope.as_ref().map(|tables| &tables[usize::from(local)])
+        let (positions, head_dim) = (&batch.positions, self.arch.head_dim());
+        let table = self.rope.as_ref().map(|tables| &tables[usize::from(local)]);
+        table.map(|table| Rotation { table, positions, head_dim })
     }
 
     fn block(&self, l: usize) -> &Block {
@@ -189,9 +191,9 @@ impl<D: Device> Model<D> {
         let attention = self.attention(l, key);
 
         let [h, mut residual] = self.inputs(l, before, start);
-        dev.linear(&mut a.qkv, h, params, &block.qkv, n);
-        if let Some(angles) = self.angles(l) {
-            dev.rope(&mut a.qkv, angles, &batch.positions, &attention, n, Turn::Forward);
+        match self.rotation(l, batch) {
+            Some(rotation) => dev.linear_rope(&mut a.qkv, h, params, &block.qkv, rotation, n),
+            None => dev.linear(&mut a.qkv, h, params, &block.qkv, n),
         }
         dev.attention(&mut a.o, &mut a.lse, packed(&a.qkv, batch), &attention);
         let (mut o, mut rows) = (&a.o, n);
@@ -284,11 +286,8 @@ impl<D: Device> Model<D> {
         let attention = self.attention(l, key);
         let saved = Attended { o: &a.o, lse: &a.lse };
         let packed = packed(&a.qkv, batch);
-        dev.attention_backward(&mut flow.dqkv, &flow.d_o, saved, packed, &attention);
-        if let Some(angles) = self.angles(l) {
-            let turn = Turn::Backward;
-            dev.rope(&mut flow.dqkv, angles, &batch.positions, &attention, n, turn);
-        }
+        let rotation = self.rotation(l, batch);
+        dev.attention_backward(&mut flow.dqkv, &flow.d_o, saved, packed, &attention, rotation);
         let [h, _] = self.inputs(l, &acts.layers, &acts.start);
         dev.linear_dw(grads, &flow.dqkv, h, &block.qkv, n);
         let Flow { dh, dr, dqkv, .. } = flow;

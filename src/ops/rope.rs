@@ -1,15 +1,19 @@
-//! Rotary positions, rotate-half form (Su et al. 2021), in place on the packed q and k.
+//! Rotary positions, rotate-half form (Su et al. 2021), of the packed q and k.
 //!
 //! For position p, pair i < D/2 and angle a = p θ^(−2i/D):
 //!   (x[i], x[i + D/2]) ← (x[i] cos a − x[i + D/2] sin a, x[i + D/2] cos a + x[i] sin a)
 //! The backward is the rotation by −a. Angles are computed once, in f64, into a table.
+//!
+//! No op of its own, and as an activation it counts for nothing beside a product: it is part of the
+//! one that makes q and k ([`linear_rope`](super::linear::LinearOps::linear_rope)) and of
+//! attention's backward.
 
+use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
-use super::{Cost, attention::Attention};
 use crate::device::Memory;
-use crate::device::cpu::{Cpu, Element, for_row_blocks};
-use crate::device::gpu::launch::Shape;
+use crate::device::cpu::{Cpu, Element};
+use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor, limits};
 
 /// Which way to rotate.
@@ -19,19 +23,23 @@ pub enum Turn {
     Backward,
 }
 
-pub trait RopeOps: Memory {
-    /// Rotates q and k of qkv [N, 3C] by the angles of `table` [context, D] (D/2 cosines, then
-    /// D/2 sines, a row a position) at positions [N].
-    fn rope(
-        &self,
-        qkv: &mut Self::X,
-        table: &Self::Acc,
-        positions: &Self::Int,
-        at: &Attention,
-        rows: usize,
-        turn: Turn,
-    );
+/// By which angles the rows of a batch are rotated.
+pub struct Rotation<'a, D: Memory> {
+    /// [context, D]: D/2 cosines, then D/2 sines, a row a position
+    pub table: &'a D::Acc,
+    /// [N]
+    pub positions: &'a D::Int,
+    /// D
+    pub head_dim: usize,
 }
+
+impl<D: Memory> Clone for Rotation<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: Memory> Copy for Rotation<'_, D> {}
 
 /// The table of `context` positions for head width `d`: [context, D], cosines then sines.
 pub fn table(context: usize, d: usize, theta: f64) -> Vec<f64> {
@@ -44,38 +52,27 @@ pub fn table(context: usize, d: usize, theta: f64) -> Vec<f64> {
     table
 }
 
-/// q and k cross memory twice.
-pub fn cost(at: &Attention, rows: usize, size: usize) -> Cost {
-    let elements = (rows * 2 * at.heads * at.head_dim) as f64;
-    Cost { flops: 3.0 * elements, bytes: 2.0 * elements * size as f64 }
-}
+impl<E: Element> Rotation<'_, Cpu<E>> {
+    /// Turns a head [D] of row `n`.
+    pub(super) fn turn_head(&self, head: &mut [E::Acc], n: usize, turn: Turn) {
+        let d = self.head_dim;
+        let (cos, sin) = self.table[self.positions[n] as usize * d..][..d].split_at(d / 2);
+        let (low, high) = head.split_at_mut(d / 2);
+        for i in 0..d / 2 {
+            let (a, b) = (low[i], high[i]);
+            let s = if turn == Turn::Forward { sin[i] } else { -sin[i] };
+            low[i] = a * cos[i] - b * s;
+            high[i] = b * cos[i] + a * s;
+        }
+    }
 
-impl<E: Element> RopeOps for Cpu<E> {
-    fn rope(
-        &self,
-        qkv: &mut Vec<E>,
-        table: &Vec<E::Acc>,
-        positions: &Vec<i32>,
-        at: &Attention,
-        rows: usize,
-        turn: Turn,
-    ) {
-        let (d, c) = (at.head_dim, at.heads * at.head_dim);
-        for_row_blocks(&mut qkv[..rows * 3 * c], 3 * c, |first, qkv| {
-            for (n, row) in (first..).zip(qkv.chunks_exact_mut(3 * c)) {
-                let angles = &table[positions[n] as usize * d..][..d];
-                let (cos, sin) = angles.split_at(d / 2);
-                for head in row[..2 * c].chunks_exact_mut(d) {
-                    let (low, high) = head.split_at_mut(d / 2);
-                    for i in 0..d / 2 {
-                        let (a, b) = (low[i].wide(), high[i].wide());
-                        let s = if turn == Turn::Forward { sin[i] } else { -sin[i] };
-                        low[i] = E::round(a * cos[i] - b * s);
-                        high[i] = E::round(b * cos[i] + a * s);
-                    }
-                }
+    /// Turns q and k of rows of qkv [_, 3C], the first of which is row `first`.
+    pub fn turn_rows(&self, qkv: &mut [E::Acc], first: usize, width: usize, turn: Turn) {
+        for (n, row) in (first..).zip(qkv.chunks_exact_mut(3 * width)) {
+            for head in row[..2 * width].chunks_exact_mut(self.head_dim) {
+                self.turn_head(head, n, turn);
             }
-        });
+        }
     }
 }
 
@@ -87,32 +84,55 @@ pub fn supports(head_dim: usize) -> Result<(), String> {
 /// Heads that a thread of the fast kernel turns, as `HEADS` of `kernels/rope.cu`.
 const HEADS: usize = 4;
 
-impl RopeOps for Gpu {
-    fn rope(
+/// The head width that kernels of sm_90a turn on the way out of their accumulators.
+pub(super) const TURNED_IN_PLACE: usize = 64;
+
+/// `Rotation` of `kernels/hopper.cuh`; zero: none.
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct RotationArg {
+    table: u64,
+    positions: u64,
+}
+
+impl Rotation<'_, Gpu> {
+    /// As kernels take it that turn heads of [`TURNED_IN_PLACE`], or none.
+    pub(super) fn arg(rotation: Option<Self>) -> Arg {
+        Arg::of(rotation.map_or(RotationArg::default(), |rotation| RotationArg {
+            table: rotation.table.address().0,
+            positions: rotation.positions.address().0,
+        }))
+    }
+}
+
+impl Gpu {
+    /// Rotates q and k of qkv [rows, 3C], in place.
+    pub fn rope(
         &self,
         qkv: &mut Tensor<bf16>,
-        table: &Tensor<f32>,
-        positions: &Tensor<i32>,
-        at: &Attention,
+        rotation: Rotation<Self>,
+        width: usize,
         rows: usize,
         turn: Turn,
     ) {
-        let (h, d) = (at.heads, at.head_dim);
+        let d = rotation.head_dim;
+        let heads = width / d;
+        assert_eq!(width % d, 0, "rope: {width} columns in heads of {d}");
         let sign = if turn == Turn::Forward { 1.0f32 } else { -1.0 };
         let args = [
             qkv.into(),
-            table.into(),
-            positions.into(),
-            h.into(),
+            rotation.table.into(),
+            rotation.positions.into(),
+            heads.into(),
             d.into(),
             rows.into(),
             sign.into(),
         ];
         if self.naive() {
-            return self.launch("rope_naive", Shape::each(rows * h * d, 256), &args);
+            return self.launch("rope_naive", Shape::each(rows * width, 256), &args);
         }
         assert_eq!(supports(d), Ok(()), "rope");
-        let threads = rows * (2 * h).div_ceil(HEADS) * (d / 16);
+        let threads = rows * (2 * heads).div_ceil(HEADS) * (d / 16);
         self.launch("rope", Shape::each(threads, 256), &args);
     }
 }

@@ -1,6 +1,6 @@
 //! Checks of attention: forward and backward in one, over ragged batches.
 
-use super::draw::{int, poisoned_acc, poisoned_x};
+use super::draw::{Angles, int, poisoned_acc, poisoned_x};
 use super::{Check, Draw, Kind, Output, Sizes, Verifier};
 use crate::device::Buffer;
 use crate::device::cpu::{Cpu, Element};
@@ -18,6 +18,8 @@ struct AttentionCheck<'a> {
     at: Attention,
     /// Deviation of q, k and v.
     spread: f64,
+    /// Whether the gradients of q and k are rotated back.
+    rotary: bool,
     /// None: as the host chooses.
     cut: Option<AttentionCut>,
 }
@@ -52,10 +54,16 @@ impl AttentionCheck<'_> {
         let mut o = poisoned_x(dev, rows * width);
         let mut lse = poisoned_acc(dev, rows * at.heads);
         let mut dqkv = poisoned_x(dev, rows * 3 * width);
+        let angles = self.rotary.then(|| {
+            let mut positions: Vec<i32> = self.lengths.iter().flat_map(|&n| 0..n as i32).collect();
+            positions.resize(rows, 0);
+            Angles::new(dev, &positions, rows, at.head_dim)
+        });
         let packed = || Packed { qkv, cu_seqlens, order, ends: &ends };
         dev.attention(&mut o, &mut lse, packed(), at);
         let saved = Attended { o: &o, lse: &lse };
-        dev.attention_backward(&mut dqkv, &d_o, saved, packed(), at);
+        let rotation = angles.as_ref().map(Angles::rotation);
+        dev.attention_backward(&mut dqkv, &d_o, saved, packed(), at, rotation);
 
         // The longest sum that a result takes.
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
@@ -88,38 +96,40 @@ type Band = (bool, Option<usize>);
 const CAUSAL: Band = (true, None);
 const BOTH_WAYS: Band = (false, None);
 
-fn check(v: &mut Verifier, lengths: &[usize], heads: usize, d: usize, band: Band, p: f64) {
-    check_spread(v, lengths, heads, d, band, p, 1.0);
+fn shape(heads: usize, head_dim: usize, (causal, window): Band, p: f64) -> Attention {
+    let dropout = (p > 0.0).then_some(Dropout { p, seed: 11, step: 5, site: 2 });
+    Attention { heads, head_dim, causal, window, dropout }
 }
 
-fn check_spread(
-    v: &mut Verifier,
-    lengths: &[usize],
-    heads: usize,
-    d: usize,
-    band: Band,
-    p: f64,
-    spread: f64,
-) {
-    let (causal, window) = band;
-    let dropout = (p > 0.0).then_some(Dropout { p, seed: 11, step: 5, site: 2 });
-    let at = Attention { heads, head_dim: d, causal, window, dropout };
+fn check(v: &mut Verifier, lengths: &[usize], heads: usize, d: usize, band: Band, p: f64) {
+    check_as(v, lengths, shape(heads, d, band, p), 1.0, false);
+}
+
+fn check_rotary(v: &mut Verifier, lengths: &[usize], heads: usize, d: usize, band: Band, p: f64) {
+    check_as(v, lengths, shape(heads, d, band, p), 1.0, true);
+}
+
+fn check_as(v: &mut Verifier, lengths: &[usize], at: Attention, spread: f64, rotary: bool) {
+    let Attention { heads, head_dim, causal, window, dropout } = at;
     let mut shape = match lengths {
         [] | [_] | [_, _] | [_, _, _] => format!("{lengths:?}"),
         [first, .., last] => format!("[{first} .. {last}]×{}", lengths.len()),
     };
-    shape += &format!(" {heads}×{d}{}", if causal { " causal" } else { "" });
+    shape += &format!(" {heads}×{head_dim}{}", if causal { " causal" } else { "" });
     if let Some(w) = window {
         shape += &format!(" ±{w}");
     }
-    if p > 0.0 {
+    if let Some(Dropout { p, .. }) = dropout {
         shape += &format!(" p {p}");
     }
     if spread != 1.0 {
         shape += &format!(" spread {spread}");
     }
+    if rotary {
+        shape += " rotary";
+    }
     for (name, cut) in cuts(v, &at) {
-        let check = AttentionCheck { lengths, at, spread, cut };
+        let check = AttentionCheck { lengths, at, spread, rotary, cut };
         v.check("attention", format!("{shape}{name}"), &check);
     }
 }
@@ -151,9 +161,11 @@ pub fn attention(v: &mut Verifier) {
     check(v, &[113, 64], 2, 64, CAUSAL, 0.1);
     // Scores so far apart that later tiles of keys outgrow the first: what is summed shrinks.
     for band in [CAUSAL, BOTH_WAYS] {
-        check_spread(v, &[130], 1, 64, band, 0.0, 3.0);
+        check_as(v, &[130], shape(1, 64, band, 0.0), 3.0, false);
     }
     check(v, &[0, 0], 1, 64, CAUSAL, 0.0);
+    check_rotary(v, &[7, 0, 65, 1], 2, 64, BOTH_WAYS, 0.0);
+    check_rotary(v, &[33, 5], 2, 80, CAUSAL, 0.0);
     // Several tiles of queries and keys, sections of several sequences.
     if v.gpu.has_hopper() && !v.gpu.naive() {
         for band in bands {
@@ -165,6 +177,9 @@ pub fn attention(v: &mut Verifier) {
         check(v, &[300], 1, 64, (false, Some(33)), 0.1);
         check(v, &[650], 1, 64, (false, Some(64)), 0.0);
         check(v, &[513], 1, 64, BOTH_WAYS, 0.0);
+        check_rotary(v, &[7, 400, 0, 257, 1], 2, 64, CAUSAL, 0.0);
+        check_rotary(v, &[130, 260], 2, 64, (false, Some(64)), 0.1);
+        check_rotary(v, &[140, 33], 2, 128, BOTH_WAYS, 0.0);
     }
     if v.sizes == Sizes::Full {
         full(v);
@@ -194,4 +209,5 @@ fn full(v: &mut Verifier) {
     check(v, &ragged, 12, 64, CAUSAL, 0.0);
     check(v, &[512; 128], 12, 64, BOTH_WAYS, 0.1);
     check(v, &[1024; 64], 12, 64, CAUSAL, 0.0);
+    check_rotary(v, &ragged, 12, 64, BOTH_WAYS, 0.0);
 }

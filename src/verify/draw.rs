@@ -3,6 +3,7 @@
 use half::bf16;
 
 use crate::device::{Buffer, Class, Memory};
+use crate::ops::rope::{Rotation, table};
 use crate::rng::{Philox, Stream, below};
 
 /// A source of tensors.
@@ -82,4 +83,23 @@ pub fn poisoned_x<D: Memory>(dev: &D, len: usize) -> D::X {
 /// An output full of NaN.
 pub fn poisoned_acc<D: Memory>(dev: &D, len: usize) -> D::Acc {
     acc(dev, &vec![f64::NAN; len])
+}
+
+/// What a [`Rotation`] borrows.
+pub struct Angles<D: Memory> {
+    table: D::Acc,
+    positions: D::Int,
+    head_dim: usize,
+}
+
+impl<D: Memory> Angles<D> {
+    /// Of heads of `head_dim`, at positions below `context`.
+    pub fn new(dev: &D, positions: &[i32], context: usize, head_dim: usize) -> Self {
+        let table = acc(dev, &table(context, head_dim, 10_000.0));
+        Angles { table, positions: int(dev, positions), head_dim }
+    }
+
+    pub fn rotation(&self) -> Rotation<'_, D> {
+        Rotation { table: &self.table, positions: &self.positions, head_dim: self.head_dim }
+    }
 }

@@ -1,6 +1,6 @@
 //! Checks of the products: three layouts, every epilogue, every tile, splits of the inner sum.
 
-use super::draw::poisoned_x;
+use super::draw::{Angles, poisoned_x};
 use super::{Check, Draw, Kind, Output, Sizes, Verifier, named, with_products};
 use crate::device::Buffer;
 use crate::device::cpu::{Cpu, Element};
@@ -29,6 +29,8 @@ enum What {
     /// A gate with as many pairs as there are outputs, or inputs.
     Gate(Activation),
     DxGate(Activation),
+    /// q and k in heads of this width.
+    Rope(usize),
     Dw,
     /// Its shares of k in any order.
     DwAsTheyCome,
@@ -74,7 +76,10 @@ impl Product {
         // Results of about one, where activations bend.
         let x = draw.x(dev, rows * n_in, 1.0);
         let dy = draw.x(dev, rows * n_out, 1.0);
-        let forward = matches!(what, What::Forward | What::Act(_) | What::Gate(_));
+        let forward = !matches!(
+            what,
+            What::Dx(_) | What::DxAct(_) | What::DxGate(_) | What::Dw | What::DwAsTheyCome
+        );
         let terms = if forward { n_in } else { n_out };
         let params = draw.x(dev, arena, 1.0 / (terms as f64).sqrt());
         let mut y = poisoned_x(dev, rows * n_out);
@@ -96,6 +101,11 @@ impl Product {
                 let mut pre = poisoned_x(dev, 2 * rows * n_out);
                 dev.linear_gate(&mut y, &mut pre, &x, &params, &at, activation, rows);
                 [stored("y", &y, n_in), stored("pre", &pre, n_in)].into_iter().flatten().collect()
+            }
+            What::Rope(head_dim) => {
+                let angles = Angles::new(dev, &positions(rows), CONTEXT, head_dim);
+                dev.linear_rope(&mut y, &x, &params, &at, angles.rotation(), rows);
+                stored("qkv", &y, n_in)
             }
             What::DxGate(activation) => {
                 // Values that reach past where the activations saturate.
@@ -147,13 +157,24 @@ impl What {
             What::DxGate(Activation::GeluTanh) => "linear_dx_gate gelu_tanh",
             What::DxGate(Activation::Silu) => "linear_dx_gate silu",
             What::DxGate(Activation::Tanh) => "linear_dx_gate tanh",
+            What::Rope(64) => "linear_rope",
+            What::Rope(_) => "linear_rope, other heads",
             What::Dw => "linear_dw",
             What::DwAsTheyCome => "linear_dw, any order",
         }
     }
 }
 
-/// One of each epilogue: what one shape is checked with.
+/// The lengths of sequences, over and over, and positions that there are.
+const LENGTHS: [i32; 4] = [5, 1, 83, 40];
+const CONTEXT: usize = 83;
+
+/// Of so many rows, in their sequences.
+fn positions(rows: usize) -> Vec<i32> {
+    LENGTHS.into_iter().cycle().flat_map(|length| 0..length).take(rows).collect()
+}
+
+/// One of each epilogue that takes any width: what one shape is checked with.
 const EACH: [What; 8] = [
     What::Forward,
     What::Act(Activation::GeluTanh),
@@ -187,6 +208,9 @@ const TILED: [usize; 3] = [200, 136, 264];
 /// blocks, with tails of all three extents, and more steps of k than stages.
 const STAYING: [usize; 3] = [331, 328, 264];
 
+/// The same of rotated heads of 64: tiles that begin in k and end in v.
+const ROTATED: [usize; 3] = [331, 328, 3 * 3 * 64];
+
 /// What one check multiplies: rows, inputs, outputs, and whether there is a bias.
 type Shape = ([usize; 3], bool);
 
@@ -208,13 +232,13 @@ fn check_uncut(v: &mut Verifier, shape: [usize; 3], bias: bool, what: What) {
     }
 }
 
-fn check_portable_tiles(v: &mut Verifier, what: What) {
+fn check_portable_tiles(v: &mut Verifier, shape: [usize; 3], what: What) {
     let may_split = matches!(what, What::Dx(_) | What::Dw);
     for tile in 0..3 {
         let cut = |splits| Some(ProductCut::Portable { tile, splits });
-        check(v, (TILED, true), what, Gemm::Portable, cut(1));
+        check(v, (shape, true), what, Gemm::Portable, cut(1));
         if may_split {
-            check(v, (TILED, what == What::Dw), what, Gemm::Portable, cut(3));
+            check(v, (shape, what == What::Dw), what, Gemm::Portable, cut(3));
         }
     }
 }
@@ -244,10 +268,16 @@ pub fn linear(v: &mut Verifier) {
         // Outputs that are not whole vectors: rows of y begin anywhere.
         check_uncut(v, [37, 64, 101], true, what);
         check_uncut(v, [5, 64, 2], false, what);
-        check_portable_tiles(v, what);
+        check_portable_tiles(v, TILED, what);
         check_hopper_tiles(v, STAYING, what, 2);
     }
     check_hopper_tiles(v, STAYING, What::DwAsTheyCome, 4);
+    for (rows, n_in, heads, d) in [(1, 8, 1, 64), (67, 72, 2, 64), (37, 40, 1, 16), (70, 72, 2, 80)]
+    {
+        check_uncut(v, [rows, n_in, 3 * heads * d], heads > 1, What::Rope(d));
+    }
+    check_portable_tiles(v, ROTATED, What::Rope(64));
+    check_hopper_tiles(v, ROTATED, What::Rope(64), 2);
     for activation in ACTIVATIONS {
         check_uncut(v, [33, 16, 24], true, What::Act(activation));
         check_uncut(v, [33, 16, 24], true, What::DxAct(activation));
@@ -260,6 +290,9 @@ pub fn linear(v: &mut Verifier) {
             EACH.into_iter().for_each(|what| check_uncut(v, shape, true, what));
         }
         EACH.into_iter().for_each(|what| check_hopper_tiles(v, [4099, 744, 2040], what, 132));
+        check_uncut(v, [8192, 768, 2304], false, What::Rope(64));
+        check_uncut(v, [4096, 1024, 3072], true, What::Rope(128));
+        check_hopper_tiles(v, [4099, 744, 1728], What::Rope(64), 132);
     }
     for activation in ACTIVATIONS {
         for len in [8, 1000, 4104] {

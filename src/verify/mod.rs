@@ -34,7 +34,7 @@ use crate::device::gpu::{Gemm, Gpu, ProductCut};
 use crate::device::{Format, Memory};
 use half::bf16;
 
-pub use draw::Draw;
+pub use draw::{Angles, Draw};
 pub use report::{Row, heading, summary};
 
 /// What one run of a check gave.

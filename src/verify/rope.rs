@@ -1,10 +1,12 @@
-//! Checks of the rotary positions.
+//! Checks of the kernel that rotates q and k where no product and no attention does; those that do
+//! are checked with their families.
 
-use super::draw::{acc, int, x};
+use super::draw::{Angles, x};
 use super::{Check, Draw, Kind, Output, Sizes, Verifier};
 use crate::device::Buffer;
-use crate::ops::attention::Attention;
-use crate::ops::rope::{RopeOps, Turn, table};
+use crate::device::cpu::{Cpu, Element};
+use crate::device::gpu::Gpu;
+use crate::ops::rope::Turn;
 
 struct Rope {
     rows: usize,
@@ -16,24 +18,49 @@ struct Rope {
 /// Positions that there are.
 const CONTEXT: usize = 300;
 
-impl<D: RopeOps> Check<D> for Rope {
-    fn run(&self, dev: &D, draw: &mut Draw) -> Vec<Output> {
-        let &Rope { rows, heads, head_dim, turn } = self;
-        let width = heads * head_dim;
-        let mut qkv = x(dev, &draw.values(rows * 3 * width, 1.0));
-        let angles = acc(dev, &table(CONTEXT, head_dim, 10_000.0));
-        let positions = int(dev, &draw.below(rows, CONTEXT));
-        let at = Attention { heads, head_dim, causal: true, window: None, dropout: None };
-        dev.rope(&mut qkv, &angles, &positions, &at, rows, turn);
+impl Rope {
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// qkv [N, 3C]
+    fn draw(&self, draw: &mut Draw) -> (Vec<f64>, Vec<i32>) {
+        let qkv = draw.values(self.rows * 3 * self.width(), 1.0);
+        (qkv, draw.below(self.rows, CONTEXT))
+    }
+
+    fn outputs(&self, qkv: &[f64]) -> Vec<Output> {
         let (mut turned, mut kept) = (Vec::new(), Vec::new());
-        for row in qkv.to_vec().chunks_exact(3 * width) {
-            turned.extend_from_slice(&row[..2 * width]);
-            kept.extend_from_slice(&row[2 * width..]);
+        for row in qkv.chunks_exact(3 * self.width()) {
+            turned.extend_from_slice(&row[..2 * self.width()]);
+            kept.extend_from_slice(&row[2 * self.width()..]);
         }
         vec![
             Output { tensor: "q and k", values: turned, kind: Kind::Stored(2) },
             Output { tensor: "v", values: kept, kind: Kind::Exact },
         ]
+    }
+}
+
+impl<E: Element> Check<Cpu<E>> for Rope {
+    fn run(&self, dev: &Cpu<E>, draw: &mut Draw) -> Vec<Output> {
+        let (qkv, positions) = self.draw(draw);
+        let mut qkv = x(dev, &qkv);
+        let angles = Angles::new(dev, &positions, CONTEXT, self.head_dim);
+        E::with_wide(&mut qkv, |qkv| {
+            angles.rotation().turn_rows(qkv, 0, self.width(), self.turn);
+        });
+        self.outputs(&qkv.to_vec())
+    }
+}
+
+impl Check<Gpu> for Rope {
+    fn run(&self, dev: &Gpu, draw: &mut Draw) -> Vec<Output> {
+        let (qkv, positions) = self.draw(draw);
+        let mut qkv = x(dev, &qkv);
+        let angles = Angles::new(dev, &positions, CONTEXT, self.head_dim);
+        dev.rope(&mut qkv, angles.rotation(), self.width(), self.rows, self.turn);
+        self.outputs(&qkv.to_vec())
     }
 }
 

@@ -21,6 +21,35 @@ pub const ROPE: &[Mutant] = &[
         "    begin_kernel();\n    int groups", "    int groups"),
 ];
 
+/// Where it is part of a product and of attention's backward.
+#[rustfmt::skip]
+pub const ROTATION: &[Mutant] = &[
+    fifo("linear", "product_hopper_out.cuh", "values are turned",
+        "if (beside.column < bias.columns / 3 * 2) {", "if (beside.column < bias.columns) {"),
+    fifo("linear", "product_hopper_out.cuh", "turned before the bias",
+        "        Bias::add(high, bias.load(beside.column + 32));\n", ""),
+    fifo("linear", "product_hopper_out.cuh", "neighbouring strips are a pair",
+        "constexpr int APART<T, RopeOut> = 2;", "constexpr int APART<T, RopeOut> = 1;"),
+    fifo("linear", "product_hopper_out.cuh", "second block at the first one's positions",
+        "out.load(corner.row + strip / IN_BLOCK * 64,", "out.load(corner.row,"),
+    fifo("linear", "hopper.cuh", "rows 8 and on at the positions of the first",
+        "row + 8 * h + threadIdx.x % 32 / 4;", "row + threadIdx.x % 32 / 4;"),
+    fifo("linear", "hopper.cuh", "angles of the first strip",
+        "strip * 16 + 8 * j + threadIdx.x % 4 * 2;", "8 * j + threadIdx.x % 4 * 2;"),
+    check("linear", "hopper.cuh", "rows beyond the last have positions",
+        "at < end ? positions[at] * 64 : 0;", "positions[at] * 64;"),
+    fifo("attention", "attention_hopper_backward.cu", "gradients turned forward",
+        "angles.turn(i % 8, x[16 + i], x[i]);", "angles.turn(i % 8, x[i], x[16 + i]);"),
+    fifo("attention", "attention_hopper_backward.cu", "dq at the positions of keys",
+        "if constexpr (B::EARLY) places = places_of(query + own_row);",
+        "if constexpr (B::EARLY) places = places_of(row);"),
+    fifo("attention", "attention_hopper_backward.cu", "positions counted from the batch's first",
+        "rotation.places(item.first + row, end);", "rotation.places(row, end);"),
+    fifo("attention", "attention_hopper_backward.cu", "dk under dropout at its tile's first rows",
+        "if constexpr (!B::EARLY) key_places = places_of(row);",
+        "if constexpr (!B::EARLY) key_places = places_of(own_row);"),
+];
+
 #[rustfmt::skip]
 pub const ACTIVATION: &[Mutant] = &[
     fifo("activation", "activation.cuh", "slope of the cubic forgotten",

@@ -92,6 +92,7 @@ pub const FAMILIES: &[&[Mutant]] = &[
     tables::EMBED,
     tables::GATHER,
     elements::ROPE,
+    elements::ROTATION,
     elements::ACTIVATION,
     elements::DROPOUT,
     training::REDUCE,

@@ -22,6 +22,7 @@ pub enum Op {
     Linear,
     LinearAct,
     LinearGate,
+    LinearRope,
     LinearDx,
     LinearDxAct,
     LinearDxGate,

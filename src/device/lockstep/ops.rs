@@ -14,7 +14,7 @@ use crate::ops::mask::{MaskOps, Masked, Unmasked};
 use crate::ops::norm::{Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::{CONTROL, ReduceOps};
-use crate::ops::rope::{RopeOps, Turn};
+use crate::ops::rope::Rotation;
 use crate::ops::task::{TaskOps, Truth};
 use crate::ops::{Into, Span};
 
@@ -168,6 +168,21 @@ impl<A: LinearOps, B: LinearOps> LinearOps for Lockstep<A, B> {
         self.compare(("linear_gate", "y"), y, rows(n, inner), inner, bound);
     }
 
+    fn linear_rope(
+        &self,
+        qkv: &mut Self::X,
+        x: &Self::X,
+        params: &Self::X,
+        at: &Linear,
+        rotation: Rotation<Self>,
+        n: usize,
+    ) {
+        self.a.linear_rope(&mut qkv.a, &x.a, &params.a, at, rotation_a(rotation), n);
+        self.b.linear_rope(&mut qkv.b, &x.b, &params.b, at, rotation_b(rotation), n);
+        let (width, bound) = (at.n_out, self.stored(at.n_in));
+        self.compare(("linear_rope", "qkv"), qkv, rows(n, width), width, bound);
+    }
+
     fn linear_dx(
         &self,
         dx: &mut Self::X,
@@ -238,28 +253,19 @@ impl<A: LinearOps, B: LinearOps> LinearOps for Lockstep<A, B> {
     }
 }
 
-impl<A: RopeOps, B: RopeOps> RopeOps for Lockstep<A, B> {
-    fn rope(
-        &self,
-        qkv: &mut Self::X,
-        table: &Self::Acc,
-        positions: &Self::Int,
-        at: &Attention,
-        n: usize,
-        turn: Turn,
-    ) {
-        self.a.rope(&mut qkv.a, &table.a, &positions.a, at, n, turn);
-        self.b.rope(&mut qkv.b, &table.b, &positions.b, at, n, turn);
-        let width = 3 * at.heads * at.head_dim;
-        self.compare(("rope", "qkv"), qkv, rows(n, width), width, self.stored(2));
-    }
+fn rotation_a<'a, A: Memory, B: Memory>(r: Rotation<'a, Lockstep<A, B>>) -> Rotation<'a, A> {
+    Rotation { table: &r.table.a, positions: &r.positions.a, head_dim: r.head_dim }
+}
+
+fn rotation_b<'a, A: Memory, B: Memory>(r: Rotation<'a, Lockstep<A, B>>) -> Rotation<'a, B> {
+    Rotation { table: &r.table.b, positions: &r.positions.b, head_dim: r.head_dim }
 }
 
 impl<A: AttentionOps, B: AttentionOps> Lockstep<A, B> {
     /// Tokens in all, and the most terms that any of an attention's sums has.
     fn attention_size(&self, packed: &Packed<Self>, at: &Attention) -> (usize, usize) {
         let longest = packed.ends.windows(2).map(|e| (e[1] - e[0]) as usize).max().unwrap_or(0);
-        (packed.ends[packed.sequences()] as usize, longest.max(at.head_dim))
+        (packed.tokens(), longest.max(at.head_dim))
     }
 }
 
@@ -286,11 +292,13 @@ impl<A: AttentionOps, B: AttentionOps> AttentionOps for Lockstep<A, B> {
         saved: Attended<Self>,
         packed: Packed<Self>,
         at: &Attention,
+        rotation: Option<Rotation<Self>>,
     ) {
+        let (turn_a, turn_b) = (rotation.map(rotation_a), rotation.map(rotation_b));
         let saved_a = Attended { o: &saved.o.a, lse: &saved.lse.a };
-        self.a.attention_backward(&mut dqkv.a, &d_o.a, saved_a, packed_a(&packed), at);
+        self.a.attention_backward(&mut dqkv.a, &d_o.a, saved_a, packed_a(&packed), at, turn_a);
         let saved_b = Attended { o: &saved.o.b, lse: &saved.lse.b };
-        self.b.attention_backward(&mut dqkv.b, &d_o.b, saved_b, packed_b(&packed), at);
+        self.b.attention_backward(&mut dqkv.b, &d_o.b, saved_b, packed_b(&packed), at, turn_b);
         let (n, terms) = self.attention_size(&packed, at);
         let width = 3 * at.heads * at.head_dim;
         let bound = self.stored(COMMON * terms);

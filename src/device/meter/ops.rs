@@ -14,7 +14,7 @@ use crate::ops::mask::{self, MaskOps, Masked, Unmasked};
 use crate::ops::norm::{self, Norm, NormOps, Normed, Residual};
 use crate::ops::optimizer::{self, Arenas, Group, OptimizerOps, Update};
 use crate::ops::reduce::{self, ReduceOps};
-use crate::ops::rope::{self, RopeOps, Turn};
+use crate::ops::rope::Rotation;
 use crate::ops::task::{self, TaskOps, Truth};
 use crate::ops::{Cost, Into};
 
@@ -122,6 +122,21 @@ impl<D: LinearOps> LinearOps for Meter<D> {
         self.call("linear_gate", cost, |d| d.linear_gate(y, pre, x, params, at, activation, rows));
     }
 
+    fn linear_rope(
+        &self,
+        qkv: &mut D::X,
+        x: &D::X,
+        params: &D::X,
+        at: &Linear,
+        rotation: Rotation<Self>,
+        rows: usize,
+    ) {
+        let (size, _) = self.sizes();
+        let cost = linear::cost(at, rows, 0, size);
+        let rotation = unwrap_rotation(rotation);
+        self.call("linear_rope", cost, |d| d.linear_rope(qkv, x, params, at, rotation, rows));
+    }
+
     fn linear_dx(
         &self,
         dx: &mut D::X,
@@ -190,26 +205,14 @@ impl<D: LinearOps> LinearOps for Meter<D> {
     }
 }
 
-impl<D: RopeOps> RopeOps for Meter<D> {
-    fn rope(
-        &self,
-        qkv: &mut D::X,
-        table: &D::Acc,
-        positions: &D::Int,
-        at: &Attention,
-        rows: usize,
-        turn: Turn,
-    ) {
-        let (size, _) = self.sizes();
-        let cost = rope::cost(at, rows, size);
-        self.call("rope", cost, |d| d.rope(qkv, table, positions, at, rows, turn));
-    }
+fn unwrap_rotation<D: Memory>(r: Rotation<'_, Meter<D>>) -> Rotation<'_, D> {
+    Rotation { table: r.table, positions: r.positions, head_dim: r.head_dim }
 }
 
 impl<D: AttentionOps> Meter<D> {
     fn attention_cost(&self, p: &Packed<Self>, at: &Attention, backward: bool) -> Cost {
         let pairs = p.ends.windows(2).map(|ends| at.pairs((ends[1] - ends[0]) as usize)).sum();
-        let rows = p.ends[p.sequences()] as usize;
+        let rows = p.tokens();
         let (x, acc) = self.sizes();
         attention::cost(at, rows, pairs, backward, x, acc)
     }
@@ -228,11 +231,13 @@ impl<D: AttentionOps> AttentionOps for Meter<D> {
         saved: Attended<Self>,
         packed: Packed<Self>,
         at: &Attention,
+        rotation: Option<Rotation<Self>>,
     ) {
         let cost = self.attention_cost(&packed, at, true);
+        let rotation = rotation.map(unwrap_rotation);
         let saved = Attended { o: saved.o, lse: saved.lse };
         self.call("attention_backward", cost, |d| {
-            d.attention_backward(dqkv, d_o, saved, unwrap(packed), at);
+            d.attention_backward(dqkv, d_o, saved, unwrap(packed), at, rotation);
         });
     }
 }

@@ -7,6 +7,7 @@ use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor};
+use crate::ops::rope::{Rotation, TURNED_IN_PLACE, Turn};
 
 /// The kernels of one head width D.
 struct Kernels {
@@ -187,18 +188,26 @@ impl AttentionOps for Gpu {
         saved: Attended<Self>,
         packed: Packed<Self>,
         at: &Attention,
+        rotation: Option<Rotation<Self>>,
     ) {
         let rows = d_o.len() / at.width();
         let call = Call { packed, at, rows };
         if call.packed.sequences() == 0 {
             return;
         }
+        let mut to_turn = rotation;
         if self.naive() {
             self.backward_naive(dqkv, d_o, &saved, &call);
         } else if let Some(plan) = self.hopper_attention(&call.packed, at) {
-            self.hopper_backward(&plan, dqkv, d_o, &saved, &call);
+            let turned = rotation.filter(|_| at.head_dim == TURNED_IN_PLACE);
+            self.hopper_backward(&plan, dqkv, d_o, &saved, &call, turned);
+            to_turn = rotation.filter(|_| turned.is_none());
         } else {
             self.backward_fast(dqkv, d_o, &saved, &call);
+        }
+        if let Some(rotation) = to_turn {
+            let tokens = call.packed.tokens();
+            self.rope(dqkv, rotation, at.width(), tokens, Turn::Backward);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Attended, Attention, Packed};
 use crate::device::gpu::driver::{Address, TensorMap, TileShape};
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{AttentionCut, Gpu, Tensor};
+use crate::ops::rope::Rotation;
 
 /// Keys of a tile.
 const KEYS: usize = 128;
@@ -245,7 +246,8 @@ impl Gpu {
         let kernel = plan.forward.kernel(at).expect("it was chosen for this");
         self.launch(kernel, shape.shared(plan.forward.shared()), &args);
     }
-    /// dqkv of a batch.
+
+    /// dqkv of a batch, dq and dk rotated back.
     pub(super) fn hopper_backward(
         &self,
         plan: &Plan,
@@ -253,6 +255,7 @@ impl Gpu {
         d_o: &Tensor<bf16>,
         saved: &Attended<Self>,
         call: &Call,
+        rotation: Option<Rotation<Self>>,
     ) {
         let (at, rows, width) = (call.at, call.rows, call.at.width());
         let of_width = BACKWARD.iter().find(|b| b.head_dim == at.head_dim);
@@ -279,6 +282,7 @@ impl Gpu {
             Arg::of(call.band()),
             call.scale().into(),
             at.dropout.into(),
+            Rotation::arg(rotation),
         ];
         let shape = Shape::new(plan.blocks.min(items), Backward::THREADS);
         let kernel = if at.dropout.is_some() { backward.dropout } else { Some(backward.plain) };

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 pub use gpu::supports;
 pub use hopper::hopper_queries;
 
+use super::rope::{Rotation, Turn};
 use super::{Cost, Dropout, Into};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
@@ -78,6 +79,11 @@ impl<D: Memory> Packed<'_, D> {
     pub fn sequences(&self) -> usize {
         self.ends.len() - 1
     }
+
+    /// Of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.ends[self.sequences()] as usize
+    }
 }
 
 /// The numbers of the sequences that begin and end so [S + 1], longest first: the order in which
@@ -101,7 +107,8 @@ pub trait AttentionOps: Memory + Sized {
     /// o [N, C] and lse [N, H], natural logarithm.
     fn attention(&self, o: &mut Self::X, lse: &mut Self::Acc, packed: Packed<Self>, at: &Attention);
 
-    /// dqkv [N, 3C] =, given d_o [N, C].
+    /// dqkv [N, 3C] =, given d_o [N, C]. Where q and k were rotated, dq and dk are rotated back: the
+    /// gradient of what they were before.
     fn attention_backward(
         &self,
         dqkv: &mut Self::X,
@@ -109,6 +116,7 @@ pub trait AttentionOps: Memory + Sized {
         saved: Attended<Self>,
         packed: Packed<Self>,
         at: &Attention,
+        rotation: Option<Rotation<Self>>,
     );
 }
 
@@ -163,6 +171,7 @@ impl<E: Element> AttentionOps for Cpu<E> {
         saved: Attended<Self>,
         packed: Packed<Self>,
         at: &Attention,
+        rotation: Option<Rotation<Self>>,
     ) {
         let dqkv = Shared::new(dqkv);
         for_heads(&packed, at, |head| {
@@ -172,7 +181,14 @@ impl<E: Element> AttentionOps for Cpu<E> {
             let o: Vec<E::Acc> = head.rows(saved.o, c, head.h * d, d);
             let row_lse = |i: usize| saved.lse[(head.first + i) * at.heads + head.h];
             let lse: Vec<E::Acc> = (0..head.len).map(row_lse).collect();
-            let grads = backward(&input, &d_o, &o, &lse, at);
+            let mut grads = backward(&input, &d_o, &o, &lse, at);
+            if let Some(rotation) = rotation {
+                for grad in &mut grads[..2] {
+                    for (n, grad) in (head.first..).zip(grad.chunks_exact_mut(d)) {
+                        rotation.turn_head(grad, n, Turn::Backward);
+                    }
+                }
+            }
             for (part, grad) in grads.iter().enumerate() {
                 // SAFETY: (sequence, head) owns these columns of these rows; see `for_heads`.
                 unsafe {

@@ -15,6 +15,7 @@ use crate::device::gpu::tuned::{Key, Op};
 use crate::device::gpu::{Gpu, ProductCut, Tensor};
 use crate::ops::Into;
 use crate::ops::activation::{Activation, launch_act_backward};
+use crate::ops::rope::Rotation;
 
 /// A tile of results that a block makes; `Large`, `Medium` and `Small` of `kernels/product.cuh`.
 struct Tile {
@@ -191,9 +192,10 @@ impl Gpu {
         cut(m, n, k, self.driver().properties().processors as usize, may_split)
     }
 
-    /// [`LinearOps::linear`] on rows anywhere.
+    /// [`LinearOps::linear`] on rows anywhere, for `op`.
     pub(in crate::ops) fn linear_rows(
         &self,
+        op: Op,
         y: Rows,
         x: Address,
         params: &Tensor<bf16>,
@@ -223,7 +225,7 @@ impl Gpu {
             Matrix::dense(x, m, k),
             Matrix::dense(weight, n, k),
         ];
-        let key = Key { op: Op::Linear, m, n, k };
+        let key = Key { op, m, n, k };
         if let Some(cut) = self.hopper_cut(key, &[y, x, w]) {
             return self.hopper_linear(cut, y, x, w, bias);
         }
@@ -386,7 +388,7 @@ impl LinearOps for Gpu {
         rows: usize,
     ) {
         let (y, x) = (Rows::of(y, rows, at.n_out), Rows::of(x, rows, at.n_in));
-        self.linear_rows(y, x.at, params, at, rows);
+        self.linear_rows(Op::Linear, y, x.at, params, at, rows);
     }
 
     fn linear_act(
@@ -444,6 +446,18 @@ impl LinearOps for Gpu {
         rows: usize,
     ) {
         self.launch_gate(y, pre, Given { from: x, params, at, activation, rows });
+    }
+
+    fn linear_rope(
+        &self,
+        qkv: &mut Tensor<bf16>,
+        x: &Tensor<bf16>,
+        params: &Tensor<bf16>,
+        at: &Linear,
+        rotation: Rotation<Self>,
+        rows: usize,
+    ) {
+        self.launch_rope(qkv, x, params, at, rotation, rows);
     }
 
     fn linear_dx(

@@ -41,7 +41,7 @@ const TILES: [Tile; 5] = [
     Tile { form: Form::PingPong, m: 128, n: 128, stages: 5, slots: 4 },
     Tile { form: Form::Cooperative, m: 256, n: 160, stages: 3, slots: 4 },
 ];
-/// The first of them have kernels for every epilogue, all of them those without an activation.
+/// The first of them have kernels for every epilogue, all of them those that only store or add.
 const ALL_EPILOGUES: usize = 4;
 
 /// Elements of k that a step takes, and of a tensor map's rows: 128 bytes.
@@ -79,7 +79,9 @@ impl Tile {
 enum Epilogue {
     /// Rounded and stored.
     Store,
-    /// The same; k may be split, and partial results added up before.
+    /// The same of heads that are rotated first.
+    Rope,
+    /// As the first; k may be split, and partial results added up before.
     Gradient,
     /// With an activation or its slope, and one more matrix of the results' size.
     Activation,
@@ -97,7 +99,7 @@ impl Epilogue {
     /// Bytes that cross memory for an element of c, where k is not split.
     fn bytes(self) -> f64 {
         match self {
-            Epilogue::Store | Epilogue::Gradient => 2.0,
+            Epilogue::Store | Epilogue::Rope | Epilogue::Gradient => 2.0,
             Epilogue::Activation => 4.0,
             Epilogue::Gate => 3.0,
             Epilogue::GateGradient | Epilogue::Sum | Epilogue::Add => 8.0,
@@ -119,6 +121,7 @@ impl Product {
             Op::Linear => Epilogue::Store,
             Op::LinearAct | Op::LinearDxAct => Epilogue::Activation,
             Op::LinearGate => Epilogue::Gate,
+            Op::LinearRope => Epilogue::Rope,
             Op::LinearDx => Epilogue::Gradient,
             Op::LinearDxGate => Epilogue::GateGradient,
             Op::LinearDw if ordered => Epilogue::Sum,
@@ -130,8 +133,8 @@ impl Product {
     /// How many of [`TILES`] have a kernel for it.
     fn tiles(&self) -> usize {
         match self.epilogue {
-            Epilogue::Activation | Epilogue::Gate | Epilogue::GateGradient => ALL_EPILOGUES,
-            _ => TILES.len(),
+            Epilogue::Store | Epilogue::Gradient | Epilogue::Sum | Epilogue::Add => TILES.len(),
+            _ => ALL_EPILOGUES,
         }
     }
 
@@ -202,6 +205,7 @@ mod chip {
     /// instructions an element and thread that an epilogue takes about, and half as many again as
     /// their results are waited for.
     pub const STORE: f64 = 1.6e9 * 128.0 / 8.0;
+    pub const ROTATE: f64 = 1.6e9 * 128.0 / 16.0;
     pub const ACTIVATE: f64 = 1.6e9 * 128.0 / 40.0;
     pub const GATE: f64 = 1.6e9 * 128.0 / 30.0;
     pub const GATE_GRADIENT: f64 = 1.6e9 * 128.0 / 50.0;
@@ -223,6 +227,7 @@ fn seconds(cut: &Cut, p: &Product) -> f64 {
     let multiply = f64::from(share) * step;
     let rate = match p.epilogue {
         Epilogue::Activation => chip::ACTIVATE,
+        Epilogue::Rope => chip::ROTATE,
         Epilogue::Gate => chip::GATE,
         Epilogue::GateGradient => chip::GATE_GRADIENT,
         _ => chip::STORE,

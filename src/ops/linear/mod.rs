@@ -2,7 +2,7 @@
 //!
 //!   dx = dy W,  dW += dyᵀ x,  db += Σ dy over rows
 //! What a fast kernel does in its epilogue is part of the op: the bias, the activation or gate with
-//! its saved input, and their gradients.
+//! its saved input, their gradients, and the rotation of q and k.
 
 mod cuts;
 mod gate;
@@ -10,10 +10,12 @@ mod gpu;
 mod hopper;
 mod ladder;
 mod library;
+mod rope;
 
 use rayon::prelude::*;
 
 use super::activation::{Activation, gate_rows, gate_rows_backward};
+use super::rope::{Rotation, Turn};
 use super::{Cost, Into, Span};
 use crate::device::Memory;
 use crate::device::cpu::product::{Mat, product};
@@ -33,7 +35,7 @@ pub struct Linear {
     pub n_out: usize,
 }
 
-pub trait LinearOps: Memory {
+pub trait LinearOps: Memory + Sized {
     /// y [N, n_out] = x [N, n_in] Wᵀ + b
     fn linear(&self, y: &mut Self::X, x: &Self::X, params: &Self::X, at: &Linear, rows: usize);
 
@@ -60,6 +62,17 @@ pub trait LinearOps: Memory {
         params: &Self::X,
         at: &Linear,
         activation: Activation,
+        rows: usize,
+    );
+
+    /// qkv [N, 3C] = x Wᵀ + b, of which q and k are then rotated; W [3C, n_in]
+    fn linear_rope(
+        &self,
+        qkv: &mut Self::X,
+        x: &Self::X,
+        params: &Self::X,
+        at: &Linear,
+        rotation: Rotation<Self>,
         rows: usize,
     );
 
@@ -138,7 +151,7 @@ pub fn cost_dw(at: &Linear, rows: usize, size: usize, acc: usize) -> Cost {
 impl<E: Element> LinearOps for Cpu<E> {
     fn linear(&self, y: &mut Vec<E>, x: &Vec<E>, params: &Vec<E>, at: &Linear, rows: usize) {
         let y = &mut y[..rows * at.n_out];
-        linear_rows(y, &x[..rows * at.n_in], params, at);
+        linear_rows(y, &x[..rows * at.n_in], params, at, |_, _| {});
     }
 
     fn linear_act(
@@ -152,7 +165,7 @@ impl<E: Element> LinearOps for Cpu<E> {
         rows: usize,
     ) {
         let (n, len) = (at.n_out, rows * at.n_out);
-        linear_rows(&mut pre[..len], &x[..rows * at.n_in], params, at);
+        linear_rows(&mut pre[..len], &x[..rows * at.n_in], params, at, |_, _| {});
         for_row_blocks(&mut y[..len], n, |first, y| {
             let mut act = vec![E::Acc::ZERO; n];
             for (y, pre) in y.chunks_exact_mut(n).zip(pre[first * n..].chunks_exact(n)) {
@@ -175,9 +188,24 @@ impl<E: Element> LinearOps for Cpu<E> {
         rows: usize,
     ) {
         let (n, inner) = (at.n_out, at.n_out / 2);
-        linear_rows(&mut pre[..rows * n], &x[..rows * at.n_in], params, at);
+        linear_rows(&mut pre[..rows * n], &x[..rows * at.n_in], params, at, |_, _| {});
         for_row_blocks(&mut y[..rows * inner], inner, |first, y| {
             gate_rows(y, &pre[first * n..], activation, inner);
+        });
+    }
+
+    fn linear_rope(
+        &self,
+        qkv: &mut Vec<E>,
+        x: &Vec<E>,
+        params: &Vec<E>,
+        at: &Linear,
+        rotation: Rotation<Self>,
+        rows: usize,
+    ) {
+        let qkv = &mut qkv[..rows * at.n_out];
+        linear_rows(qkv, &x[..rows * at.n_in], params, at, |first, qkv| {
+            rotation.turn_rows(qkv, first, at.n_out / 3, Turn::Forward);
         });
     }
 
@@ -280,19 +308,29 @@ fn product_rows(rows: usize) -> usize {
     rows.div_ceil(4).clamp(16, 1024)
 }
 
-/// y = x Wᵀ + b over all rows of the slices, in parallel.
-pub(super) fn linear_rows<E: Element>(y: &mut [E], x: &[E], params: &[E], at: &Linear) {
+/// y = x Wᵀ + b over all rows of the slices, in parallel; `finish(first row, rows of y)` may change
+/// them before they are rounded.
+pub(super) fn linear_rows<E: Element>(
+    y: &mut [E],
+    x: &[E],
+    params: &[E],
+    at: &Linear,
+    finish: impl Fn(usize, &mut [E::Acc]) + Sync + Send,
+) {
     let task = product_rows(x.len() / at.n_in);
     let w = Mat::new(&params[at.weight.range()], at.n_out, at.n_in).t();
-    y.par_chunks_mut(task * at.n_out).zip(x.par_chunks(task * at.n_in)).for_each(|(y, x)| {
+    let tasks = y.par_chunks_mut(task * at.n_out).zip(x.par_chunks(task * at.n_in)).enumerate();
+    tasks.for_each(|(t, (y, x))| {
         E::with_wide(y, |y| {
             product(y, Mat::new(x, x.len() / at.n_in, at.n_in), w, Into::Set);
-            let Some(bias) = at.bias else { return };
-            for y in y.chunks_exact_mut(at.n_out) {
-                for (y, b) in y.iter_mut().zip(&params[bias.range()]) {
-                    *y += b.wide();
+            if let Some(bias) = at.bias {
+                for y in y.chunks_exact_mut(at.n_out) {
+                    for (y, b) in y.iter_mut().zip(&params[bias.range()]) {
+                        *y += b.wide();
+                    }
                 }
             }
+            finish(t * task, y);
         });
     });
 }

@@ -8,6 +8,7 @@ use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::limits::multiple;
+use crate::device::gpu::tuned::Op;
 use crate::device::gpu::{Gpu, Tensor};
 use crate::ops::Into;
 use crate::ops::linear::{Linear, Rows};
@@ -96,7 +97,7 @@ impl LossOps for Gpu {
         for first in (0..input.rows).step_by(chunk) {
             let rows = chunk.min(input.rows - first);
             let x = input.x.at(first * c);
-            self.linear_rows(logits, x, params, at, rows);
+            self.linear_rows(Op::Linear, logits, x, params, at, rows);
             let targets = input.targets.at(first);
             let sums = &mut *sums;
             self.cross_entropy(Chunk { logits, targets, rows, v, labelled, sums });

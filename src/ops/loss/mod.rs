@@ -80,7 +80,7 @@ impl<E: Element> LossOps for Cpu<E> {
             let rows = chunk.min(input.rows - first);
             let x = &input.x[first * c..(first + rows) * c];
             let logits = &mut logits[..rows * v];
-            linear_rows(logits, x, params, at);
+            linear_rows(logits, x, params, at, |_, _| {});
             let found = cross_entropy(logits, &input.targets[first..first + rows], v, scale);
             for (sum, found) in sums.iter_mut().zip(found) {
                 *sum += found;
