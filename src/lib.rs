@@ -18,6 +18,7 @@ pub mod train;
 
 pub mod bench;
 pub mod eval;
+pub mod finetune;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, embed, export, fill, generate, info, plan, pretrain, report, score, trace,
-    verify,
+    self, bench, data, embed, export, fill, finetune, generate, info, plan, pretrain, report,
+    score, trace, verify,
 };
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
@@ -17,6 +17,7 @@ use warpwright::cli::{
 #[command(name = "warpwright", version, max_term_width = 100)]
 enum Command {
     Pretrain(pretrain::PretrainArgs),
+    Finetune(finetune::FinetuneArgs),
     Fill(fill::FillArgs),
     Generate(generate::GenerateArgs),
     /// Make training data from text, and look into it
@@ -38,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Pretrain(args) => pretrain::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Fill(args) => fill::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),

@@ -52,6 +52,16 @@ pub enum Pooled {
     Last,
 }
 
+impl Pooled {
+    pub(super) fn pooling(self) -> Pooling {
+        match self {
+            Pooled::Mean => Pooling::Mean,
+            Pooled::First => Pooling::First,
+            Pooled::Last => Pooling::Last,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     text: &'a str,
@@ -67,12 +77,7 @@ pub fn run(args: EmbedArgs) -> Result<()> {
     let EmbedArgs { model, input, pooling, raw, longest, text } = args;
     ensure!(longest > 2, "--longest {longest} leaves no token of a text: give at least 3");
     let (predictor, _) = Predictor::open_body(Cpu::<f32>::new(), &model)?;
-    let pooling = match pooling {
-        Pooled::Mean => Pooling::Mean,
-        Pooled::First => Pooling::First,
-        Pooled::Last => Pooling::Last,
-    };
-    let how = Embedding { pooling, normalise: !raw, longest };
+    let how = Embedding { pooling: pooling.pooling(), normalise: !raw, longest };
     let mut cut = 0;
     lines(input.as_deref(), text, AT_A_TIME, |texts| {
         for (text, found) in texts.iter().zip(predictor.embed(texts, how)?) {

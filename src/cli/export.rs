@@ -10,7 +10,8 @@ use super::say;
 use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
 use crate::data::tokenizer::TokenizerError;
-use crate::hf::{FloatType, ModelDir, save_model};
+use crate::hf::{FloatType, ModelDir, SpecialIds, save_model};
+use crate::model::arch::Arch;
 use crate::model::params::{Layout, Param};
 use crate::model::transformer::initial;
 
@@ -78,27 +79,13 @@ pub fn run(args: ExportArgs) -> Result<()> {
         arena[param.span.start + start..][..values.len()].copy_from_slice(values);
     })?;
 
-    let partial = beside(&to);
-    let io = || format!("{} cannot be written", to.display());
-    // What a killed export left.
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(io)?;
-    }
-    fs::create_dir_all(&partial).with_context(io)?;
-    let source = |param: &Param, start: usize, out: &mut [f64]| {
-        out.copy_from_slice(&arena[param.span.start + start..][..out.len()]);
-    };
-    let written = save_model(&partial, &dir.arch, &dir.ids, dtype, &layout.table, source)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| tokenizer(&from, &partial, !dir.arch.causal))
-        .and_then(|found| fs::rename(&partial, &to).with_context(io).map(|()| found));
-    let has_tokenizer = written.inspect_err(|_| {
-        // The folder is ours alone, and the first error is the one to tell.
-        let _ = fs::remove_dir_all(&partial);
+    let tokenizer = tokenizer(&from)?;
+    write_model(&to, |folder| {
+        put_model(folder, (&dir.arch, &dir.ids, dtype), &arena, tokenizer.as_ref())
     })?;
 
     say(format_args!("wrote {}", to.display()))?;
-    if !has_tokenizer {
+    if tokenizer.is_none() {
         say(format_args!("{} has no tokenizer, so neither has the export", from.display()))?;
     }
     if !report.missing.is_empty() {
@@ -110,6 +97,40 @@ pub fn run(args: ExportArgs) -> Result<()> {
     Ok(())
 }
 
+/// Makes a folder beside `to`, has `put` fill it, and renames it when it is whole.
+pub(super) fn write_model(to: &Path, put: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let io = || format!("{} cannot be written", to.display());
+    let partial = beside(to);
+    // What a killed process left.
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(io)?;
+    }
+    fs::create_dir_all(&partial).with_context(io)?;
+    let done = put(&partial).and_then(|()| fs::rename(&partial, to).with_context(io));
+    if done.is_err() {
+        // The folder is ours alone, and the first error is the one to tell.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    done
+}
+
+/// Writes a model whose parameters lie in `arena`, and its tokenizer.
+pub(super) fn put_model(
+    folder: &Path,
+    (arch, ids, dtype): (&Arch, &SpecialIds, FloatType),
+    arena: &[f64],
+    tokenizer: Option<&Tokenizer>,
+) -> Result<()> {
+    let source = |param: &Param, start: usize, out: &mut [f64]| {
+        out.copy_from_slice(&arena[param.span.start + start..][..out.len()]);
+    };
+    save_model(folder, arch, ids, dtype, &Layout::new(arch).table, source)?;
+    if let Some(tokenizer) = tokenizer {
+        tokenizer.export(folder, !arch.causal)?;
+    }
+    Ok(())
+}
+
 /// The name under which the folder is made.
 fn beside(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_os_string();
@@ -117,11 +138,11 @@ fn beside(to: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes the tokenizer of a model's folder into another, if there is one.
-fn tokenizer(from: &Path, to: &Path, masked: bool) -> Result<bool> {
+/// The tokenizer of a model's folder, if there is one.
+fn tokenizer(from: &Path) -> Result<Option<Tokenizer>> {
     match Tokenizer::load(from) {
-        Ok(tokenizer) => tokenizer.export(to, masked).map(|()| true).map_err(Into::into),
-        Err(TokenizerError::NotFound(_)) => Ok(false),
+        Ok(tokenizer) => Ok(Some(tokenizer)),
+        Err(TokenizerError::NotFound(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

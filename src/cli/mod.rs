@@ -5,6 +5,7 @@ pub mod data;
 pub mod embed;
 pub mod export;
 pub mod fill;
+pub mod finetune;
 pub mod generate;
 pub mod info;
 pub mod plan;

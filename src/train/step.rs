@@ -10,7 +10,7 @@ use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::heads::{Labelled, Sums};
-use crate::model::params::Layout;
+use crate::model::params::{Layout, Param};
 use crate::model::transformer::{DropoutKey, Model, initial};
 use crate::ops::mask::{Masked, Unmasked};
 use crate::ops::optimizer::{Arenas, Group, Update};
@@ -45,6 +45,15 @@ struct Masking<D: Device> {
     masker: Masker,
     /// [V]
     flags: D::Int,
+}
+
+/// Learning rates by depth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layered {
+    /// Layers from below that do not learn; with any, neither do the embeddings.
+    pub frozen: usize,
+    /// Factor of the rate from each layer to the one below it: the head learns at the full rate.
+    pub decay: f64,
 }
 
 /// What a step came to.
@@ -141,6 +150,43 @@ impl<D: Device> Trainer<D> {
             script: D::Script::default(),
             model,
         })
+    }
+
+    /// Sets learning rates by the depth of parameters. A block that several layers share counts as
+    /// its lowest layer.
+    pub fn scale_rates(&mut self, arch: &Arch, layered: &Layered) {
+        let depth = |name: &str| {
+            let block = name.strip_prefix("layers.").and_then(|rest| rest.split('.').next());
+            match block.and_then(|block| block.parse::<usize>().ok()) {
+                Some(block) => {
+                    (0..arch.layers).position(|l| arch.block_of(l) == block).map_or(0, |l| l + 1)
+                }
+                None if name.starts_with("embed.") => 0,
+                None => arch.layers + 1,
+            }
+        };
+        let scale = |name: &str| match depth(name) {
+            depth if layered.frozen > 0 && depth <= layered.frozen => 0.0,
+            depth => layered.decay.powi((arch.layers + 1 - depth) as i32),
+        };
+        let params = &self.model.layout.table.params;
+        let decay = self.groups.iter().map(|group| group.decay).fold(0.0, f64::max);
+        self.groups = groups_of(params.iter().map(|param| (param, scale(&param.name))), decay);
+    }
+
+    /// Logits [M, K] of a batch by a model with a task; dropout is off.
+    pub fn task_logits(&mut self, dev: &D, batch: &Batch) -> Vec<f64> {
+        let Trainer { model, acts, batches, .. } = self;
+        let task = model.arch.task.as_ref().expect("a model with a task");
+        let of_sequences = task.kind.is_of_sequences();
+        let loaded = &mut batches[0];
+        loaded.load(batch, false);
+        model.forward(dev, acts, loaded, None);
+        model.task_logits(dev, acts, loaded, None);
+        let rows = if of_sequences { batch.sequences() } else { batch.ids.len() };
+        let mut logits = vec![0.0; rows * model.arch.outputs()];
+        acts.head.task.as_ref().expect("activations of a task").logits.read(0, &mut logits);
+        logits
     }
 
     /// Whether batches may be [to be masked](crate::data::ToMask).
@@ -240,14 +286,20 @@ fn mask<D: Device>(
     dev.mask(Masked { ids, rows, targets, count: labelled }, input, masker);
 }
 
-/// Runs of neighbouring parameters with the same decay.
+/// Runs of neighbouring parameters with the same treatment.
 fn groups(layout: &Layout, decay: f64) -> Vec<Group> {
+    groups_of(layout.table.params.iter().map(|param| (param, 1.0)), decay)
+}
+
+/// The same of parameters each with its factor of the learning rate.
+fn groups_of<'a>(params: impl Iterator<Item = (&'a Param, f64)>, decay: f64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for param in &layout.table.params {
+    for (param, lr_scale) in params {
         let decay = if param.decay { decay } else { 0.0 };
-        match groups.last_mut().filter(|last| last.decay == decay) {
+        let alike = |last: &&mut Group| (last.decay, last.lr_scale) == (decay, lr_scale);
+        match groups.last_mut().filter(alike) {
             Some(last) => last.span.len = param.span.start + param.span.len - last.span.start,
-            None => groups.push(Group { span: param.span, lr_scale: 1.0, decay }),
+            None => groups.push(Group { span: param.span, lr_scale, decay }),
         }
     }
     groups

@@ -13,6 +13,7 @@ fn help_ends_with_an_example() {
         &["pretrain"][..],
         &["fill"],
         &["generate"],
+        &["finetune"],
         &["embed"],
         &["score"],
         &["export"],

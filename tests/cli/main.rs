@@ -12,6 +12,7 @@ mod runs;
 mod commands;
 mod configuration;
 mod data;
+mod finetune;
 mod folders;
 mod models;
 

@@ -1,0 +1,184 @@
+//! Labelled data as files: rows with named columns.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// Why a file of rows cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{0} is neither .csv, .tsv nor .jsonl: rename or convert it")]
+    Kind(PathBuf),
+    #[error("{path}, line {line}: {why}")]
+    Row { path: PathBuf, line: u64, why: String },
+    #[error("{path} has no column {column:?}; it has {}", .there.join(", "))]
+    Column { path: PathBuf, column: String, there: Vec<String> },
+    #[error("{0} has no rows")]
+    Empty(PathBuf),
+}
+
+/// A row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// In its file, from 1.
+    pub line: u64,
+    fields: Map<String, Value>,
+}
+
+/// The rows of a file.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub path: PathBuf,
+    pub records: Vec<Record>,
+}
+
+impl Table {
+    /// Reads `.csv` and `.tsv` with a first row of names, and `.jsonl` of objects. A TSV has no
+    /// quotes: a field is what is between two tabs.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has no rows; a row of another number of fields than the first,
+    /// or that is not an object; its line is named.
+    pub fn read(path: &Path) -> Result<Table, TableError> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let records = match extension {
+            "csv" => separated(path, b',', true)?,
+            "tsv" => separated(path, b'\t', false)?,
+            "jsonl" => objects(path)?,
+            _ => return Err(TableError::Kind(path.into())),
+        };
+        if records.is_empty() {
+            return Err(TableError::Empty(path.into()));
+        }
+        Ok(Table { path: path.into(), records })
+    }
+
+    /// A row's field; numbers and truth values as they are written.
+    ///
+    /// # Errors
+    /// A row without it, or one that is null.
+    pub fn text(&self, record: &Record, column: &str) -> Result<String, TableError> {
+        match self.value(record, column)? {
+            Value::String(text) => Ok(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Ok(value.to_string()),
+            value => Err(self.wrong(record, format!("{column} is {value}, not text"))),
+        }
+    }
+
+    /// A row's field as it is.
+    ///
+    /// # Errors
+    /// A row without it.
+    pub fn value<'a>(&self, record: &'a Record, column: &str) -> Result<&'a Value, TableError> {
+        record.fields.get(column).ok_or_else(|| TableError::Column {
+            path: self.path.clone(),
+            column: column.into(),
+            there: record.fields.keys().cloned().collect(),
+        })
+    }
+
+    /// An error that names a row.
+    pub fn wrong(&self, record: &Record, why: String) -> TableError {
+        TableError::Row { path: self.path.clone(), line: record.line, why }
+    }
+}
+
+fn separated(path: &Path, delimiter: u8, quotes: bool) -> Result<Vec<Record>, TableError> {
+    let wrong = |error: csv::Error| {
+        let line = error.position().map_or(0, csv::Position::line);
+        match error.into_kind() {
+            csv::ErrorKind::Io(source) => TableError::Io { path: path.into(), source },
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => TableError::Row {
+                path: path.into(),
+                line,
+                why: format!("{len} fields, where the first line names {expected_len}"),
+            },
+            csv::ErrorKind::Utf8 { err, .. } => {
+                TableError::Row { path: path.into(), line, why: format!("not UTF-8: {err}") }
+            }
+            kind => TableError::Row { path: path.into(), line, why: format!("{kind:?}") },
+        }
+    };
+    let mut builder = csv::ReaderBuilder::new();
+    builder.delimiter(delimiter).quoting(quotes);
+    let mut reader = builder.from_path(path).map_err(wrong)?;
+    let names = reader.headers().map_err(wrong)?.clone();
+    let record = |row: csv::StringRecord| {
+        let line = row.position().map_or(0, csv::Position::line);
+        let fields = names.iter().zip(&row);
+        let fields = fields.map(|(name, field)| (name.to_string(), Value::from(field))).collect();
+        Record { line, fields }
+    };
+    reader.records().map(|row| row.map(record).map_err(wrong)).collect()
+}
+
+fn objects(path: &Path) -> Result<Vec<Record>, TableError> {
+    let io = |source| TableError::Io { path: path.into(), source };
+    let reader = BufReader::new(File::open(path).map_err(io)?);
+    let mut records = Vec::new();
+    for (line, text) in (1..).zip(reader.lines()) {
+        let text = text.map_err(io)?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let wrong = |why| TableError::Row { path: path.into(), line, why };
+        match serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))? {
+            Value::Object(fields) => records.push(Record { line, fields }),
+            _ => return Err(wrong("not an object, {\"column\": value, …}".into())),
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn table(name: &str, text: &str) -> Result<Table, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let shown = folder.path().display().to_string() + "/";
+        Table::read(&path).map_err(|e| e.to_string().replace(&shown, ""))
+    }
+
+    #[test]
+    fn rows_are_read_by_the_names_of_their_columns() {
+        let csv = table("a.csv", "text,label\n\"Fine, \"\"really\"\"\ngood\",1\nbad,0\n").unwrap();
+        let text = |t: &Table, i: usize, column: &str| t.text(&t.records[i], column).unwrap();
+        assert_eq!(
+            (text(&csv, 0, "text"), text(&csv, 1, "label")),
+            ("Fine, \"really\"\ngood".into(), "0".into())
+        );
+        assert_eq!([csv.records[0].line, csv.records[1].line], [2, 4]);
+        let tsv = table("a.tsv", "text\tlabel\nhe said \"no\t1\n").unwrap();
+        assert_eq!(text(&tsv, 0, "text"), "he said \"no");
+        let json = table(
+            "a.jsonl",
+            "{\"text\": \"x\", \"label\": 2}\n\n{\"text\": \"y\", \"label\": true}\n",
+        )
+        .unwrap();
+        assert_eq!((text(&json, 0, "label"), text(&json, 1, "label")), ("2".into(), "true".into()));
+        let missing = csv.text(&csv.records[0], "labels").unwrap_err().to_string();
+        assert!(missing.contains("no column \"labels\"; it has text, label"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_no_table_says_where() {
+        for (name, text, said) in [
+            ("a.csv", "a,b\n1,2\n1,2,3\n", "a.csv, line 3: 3 fields, where the first line names 2"),
+            ("a.csv", "a,b\n", "a.csv has no rows"),
+            ("a.jsonl", "{}\n[1]\n", "a.jsonl, line 2: not an object"),
+            ("a.jsonl", "{\"a\": 1\n", "a.jsonl, line 1: EOF"),
+            ("a.txt", "", "neither .csv, .tsv nor .jsonl"),
+        ] {
+            let why = table(name, text).unwrap_err();
+            assert!(why.contains(said), "{why}");
+        }
+    }
+}
