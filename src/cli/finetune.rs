@@ -21,7 +21,7 @@ use crate::finetune::examples::{Columns, Example, ExampleError, Examples, Reader
 use crate::finetune::outcome::{Metric, Predictions};
 use crate::finetune::table::Table;
 use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, finetune};
-use crate::hf::{FloatType, ModelDir};
+use crate::hf::{FloatType, LoadReport, ModelDir};
 use crate::model::arch::{Arch, Family, Pooling, Task, TaskKind};
 use crate::ops::optimizer::Rule;
 use crate::rng::Philox;
@@ -321,6 +321,9 @@ impl Job {
         let examples = [&self.train[..], &self.held[..]];
         let trained = finetune(dev, &self.dir, &self.arch, examples, &settings, tell)?;
         said?;
+        if seed == args.seeds[0] {
+            heads(&trained.report)?;
+        }
         Ok(trained)
     }
 
@@ -395,6 +398,18 @@ fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -
     arch.dropout.attention = args.attention_dropout.unwrap_or(arch.dropout.attention);
     arch.validate()?;
     Ok(arch)
+}
+
+/// Tells what the model lacked, and what it had that the task has no use for.
+fn heads(report: &LoadReport) -> Result<()> {
+    let (missing, leftover) = (report.missing.join(", "), report.leftover.join(", "));
+    if !missing.is_empty() {
+        say(format_args!("  not in the model, drawn at random: {missing}"))?;
+    }
+    if !leftover.is_empty() {
+        say(format_args!("  left out, of no use to the task: {leftover}"))?;
+    }
+    Ok(())
 }
 
 /// Holds out a share of the examples.

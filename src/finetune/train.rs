@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::batches::{self, Order, batch, passes};
+use super::batches::{Order, batch, passes};
 use super::examples::{Example, Label};
 use super::outcome::{Metric, Predictions};
 use crate::device::{Buffer, Device};
@@ -193,15 +193,15 @@ fn room(
     order: &Order,
     steps: usize,
 ) -> (Capacity, usize) {
-    let (mut capacity, mut most) = (Capacity::default(), 1);
+    let reals = matches!(task.kind, TaskKind::Flags | TaskKind::Values);
+    let labels = if reals { task.labels.len() } else { 0 };
+    let mut capacity = Capacity::default();
     let mut see = |lengths: &[usize]| {
         let counts = passes(lengths.iter().copied());
-        most = most.max(counts.len());
-        let mut rest = lengths;
+        let (passes, mut rest) = (counts.len(), lengths);
         for count in counts {
             let (now, after) = rest.split_at(count);
-            let reals = matches!(task.kind, TaskKind::Flags | TaskKind::Values);
-            let (tokens, labels) = (now.iter().sum(), if reals { task.labels.len() } else { 0 });
+            let tokens = now.iter().sum();
             capacity = capacity.max(Capacity {
                 tokens,
                 sequences: count,
@@ -210,13 +210,14 @@ fn room(
             });
             rest = after;
         }
+        passes
     };
+    let mut most = 1;
     for step in 0..steps {
         let lengths: Vec<usize> = order.step(step).iter().map(|&i| train[i].ids.len()).collect();
-        see(&lengths);
+        most = most.max(see(&lengths));
     }
-    let lengths: Vec<usize> = held.iter().map(|example| example.ids.len()).collect();
-    lengths.chunks(batches::TOKENS).for_each(see);
+    see(&held.iter().map(|example| example.ids.len()).collect::<Vec<_>>());
     (capacity, most)
 }
 

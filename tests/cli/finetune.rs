@@ -35,11 +35,17 @@ fn finetune<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn classes_are_learnt_and_the_model_tells_them_again() {
     let lab = Lab::new();
-    lab.write("train.csv", &csv(&rows(300, 7)));
+    lab.write("train.csv", csv(&rows(300, 7)));
     let model = masked();
     let args = finetune(&model, &["--task", "classify", "--out", "out", "--split", "0.3"]);
     let (shown, _) = succeeds(&mut lab.program(&args));
-    for part in ["210 rows to learn from, 90 held out", "epoch 6", "was (row), said (column)"] {
+    for part in [
+        "210 rows to learn from, 90 held out",
+        "epoch 6",
+        "was (row), said (column)",
+        "drawn at random: head.dense.weight",
+        "of no use to the task: decoder.bias",
+    ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let results: serde_json::Value =
