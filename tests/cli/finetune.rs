@@ -43,7 +43,7 @@ fn classes_are_learnt_and_the_model_tells_them_again() {
         "210 rows to learn from, 90 held out",
         "epoch 6",
         "was (row), said (column)",
-        "drawn at random: head.dense.weight",
+        "drawn at random: classifier.weight, classifier.bias",
         "of no use to the task: decoder.bias",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
