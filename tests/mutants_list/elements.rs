@@ -26,7 +26,7 @@ pub const ROPE: &[Mutant] = &[
 pub const ROTATION: &[Mutant] = &[
     fifo("linear", "product_hopper_out.cuh", "values are turned",
         "if (beside.column < bias.columns / 3 * 2) {", "if (beside.column < bias.columns) {"),
-    fifo("linear", "product_hopper_out.cuh", "turned before the bias",
+    fifo("linear", "product_hopper_out.cuh", "bias of second halves forgotten",
         "        Bias::add(high, bias.load(beside.column + 32));\n", ""),
     fifo("linear", "product_hopper_out.cuh", "neighbouring strips are a pair",
         "constexpr int APART<T, RopeOut> = 2;", "constexpr int APART<T, RopeOut> = 1;"),

@@ -107,8 +107,8 @@ pub trait AttentionOps: Memory + Sized {
     /// o [N, C] and lse [N, H], natural logarithm.
     fn attention(&self, o: &mut Self::X, lse: &mut Self::Acc, packed: Packed<Self>, at: &Attention);
 
-    /// dqkv [N, 3C] =, given d_o [N, C]. Where q and k were rotated, dq and dk are rotated back: the
-    /// gradient of what they were before.
+    /// dqkv [N, 3C] =, given d_o [N, C]. Where q and k were rotated, dq and dk are rotated back:
+    /// gradients of what they were before.
     fn attention_backward(
         &self,
         dqkv: &mut Self::X,

@@ -20,6 +20,8 @@ fn short_sums_take_turns_and_weight_gradients_fill_whole_waves() {
     let forward = choose(&product(Op::LinearAct, TOKENS, 3072, 768), 132);
     assert_eq!(TILES[forward.tile].form, Form::PingPong);
     assert_eq!((forward.cluster, forward.splits, forward.blocks), (2, 1, 132));
+    let rotated = choose(&product(Op::LinearRope, TOKENS, 2304, 768), 132);
+    assert_eq!(TILES[rotated.tile].form, Form::PingPong);
     for (n_out, n_in) in [(768, 768), (2304, 768), (3072, 768), (768, 3072), (1024, 1024)] {
         let cut = choose(&product(Op::LinearDw, n_out, n_in, TOKENS), 132);
         let Schedule { rows, columns, splits, .. } = cut.schedule;
@@ -102,9 +104,10 @@ fn predictions() {
     ] {
         println!("| {model} | head dx {}", row(&product(Op::LinearDx, rows, n, vocab)));
     }
-    // ModernBERT's MLPs, base and large.
+    // ModernBERT's own, base and large.
     for (model, c, inner) in [("d = 768", 768, 1152), ("d = 1024", 1024, 2624)] {
         for (what, p) in [
+            ("qkv y, rotary", product(Op::LinearRope, TOKENS, 3 * c, c)),
             ("fc y, gate", product(Op::LinearGate, TOKENS, 2 * inner, c)),
             ("proj dx, gate", product(Op::LinearDxGate, TOKENS, inner, c)),
         ] {
