@@ -1,6 +1,6 @@
 //! Of attention, forward and backward.
 
-use super::{Mutant, check, fifo, late};
+use super::{Mutant, check, fifo, late, lifo};
 
 #[rustfmt::skip]
 pub const FORWARD: &[Mutant] = &[
@@ -88,10 +88,10 @@ pub const BACKWARD: &[Mutant] = &[
         "for (int step = LANES / 2; step > 0;", "for (int step = LANES / 2; step > 1;"),
     fifo("attention", "attention_backward.cu", "delta of half a vector",
         "for (int i = 0; i < 8; i++) delta = fmaf", "for (int i = 0; i < 4; i++) delta = fmaf"),
-    check("attention", "attention_backward.cu", "keys stored over that a sharer still reads",
+    lifo("attention", "attention_backward.cu", "keys stored over that a sharer still reads",
         "    if (B::SHARES > 1) __syncthreads();  // who shares the rows has read them\n    bf16*",
         "    bf16*"),
-    check("attention", "attention_backward.cu", "queries stored over that a sharer still reads",
+    lifo("attention", "attention_backward.cu", "queries stored over that a sharer still reads",
         "    if (B::SHARES > 1) __syncthreads();  // who shares the rows has read them\n    store",
         "    store"),
     fifo("attention", "attention_backward.cu", "all sharers of keys sum the same columns",
