@@ -19,6 +19,7 @@ pub mod train;
 pub mod bench;
 pub mod eval;
 pub mod finetune;
+pub mod generate;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;

@@ -131,8 +131,8 @@ pub(super) fn put_model(
     Ok(())
 }
 
-/// The name under which the folder is made.
-fn beside(to: &Path) -> PathBuf {
+/// The name under which a folder, or a file, is made.
+pub(super) fn beside(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_os_string();
     name.push(".partial");
     name.into()

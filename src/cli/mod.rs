@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod data;
+mod device;
 pub mod embed;
 pub mod export;
 pub mod fill;

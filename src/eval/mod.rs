@@ -2,5 +2,5 @@
 
 pub mod embed;
 pub mod metrics;
-mod passes;
+pub(crate) mod passes;
 pub mod score;

@@ -9,10 +9,10 @@ use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::transformer::Model;
 
 /// Tokens that a pass takes, but for a sequence that is longer.
-const TOKENS: usize = 2048;
+pub(crate) const TOKENS: usize = 2048;
 
 /// Neighbouring sequences, as many as a pass takes.
-fn passes(lengths: &[usize]) -> Vec<Range<usize>> {
+pub(crate) fn passes(lengths: &[usize]) -> Vec<Range<usize>> {
     let mut passes: Vec<Range<usize>> = Vec::new();
     let mut tokens = 0;
     for (i, length) in lengths.iter().enumerate() {

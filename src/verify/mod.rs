@@ -16,6 +16,7 @@
 
 mod activation;
 mod attention;
+mod cache;
 mod draw;
 mod elementwise;
 mod embed;
@@ -112,6 +113,7 @@ const FAMILIES: &[Family] = &[
     ("rope", rope::rope),
     ("activation", activation::activation),
     ("attention", attention::attention),
+    ("cache", cache::cache),
     ("task", task::task),
     ("mask", mask::mask),
     ("reduce", training::reduce),
