@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, embed, export, fill, finetune, generate, info, plan, pretrain, report,
-    score, trace, verify,
+    self, bench, data, embed, eval, export, fill, finetune, generate, info, plan,
+    pretrain, report, score, trace, verify,
 };
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
@@ -24,6 +24,9 @@ enum Command {
     #[command(subcommand)]
     Data(data::DataCommand),
     Plan(plan::PlanArgs),
+    /// Measure a model on text or questions, or answers beside what is right
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     Embed(embed::EmbedArgs),
     Score(score::ScoreArgs),
     Export(export::ExportArgs),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),
         Command::Plan(args) => plan::run(args),
+        Command::Eval(command) => eval::run(&command),
         Command::Embed(args) => embed::run(args),
         Command::Score(args) => score::run(args),
         Command::Export(args) => export::run(args),

@@ -12,6 +12,7 @@ mod runs;
 mod commands;
 mod configuration;
 mod data;
+mod eval;
 mod finetune;
 mod folders;
 mod models;
