@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, embed, eval, export, fill, finetune, generate, info, plan,
+    self, bench, data, embed, eval, explain, export, fill, finetune, generate, info, plan,
     pretrain, report, score, trace, verify,
 };
 
@@ -27,6 +27,7 @@ enum Command {
     /// Measure a model on text or questions, or answers beside what is right
     #[command(subcommand)]
     Eval(eval::EvalCommand),
+    Explain(explain::ExplainArgs),
     Embed(embed::EmbedArgs),
     Score(score::ScoreArgs),
     Export(export::ExportArgs),
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Data(command) => data::run(&command),
         Command::Plan(args) => plan::run(args),
         Command::Eval(command) => eval::run(&command),
+        Command::Explain(args) => explain::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Score(args) => score::run(args),
         Command::Export(args) => export::run(args),

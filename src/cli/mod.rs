@@ -4,6 +4,7 @@ pub mod bench;
 pub mod data;
 pub mod embed;
 pub mod eval;
+pub mod explain;
 pub mod export;
 pub mod fill;
 pub mod finetune;

@@ -4,11 +4,13 @@
 //! passes ─ likelihood ─> embed, score          sequences end to end, the rows that matter
 //! prompts, hellaswag ─ likelihood ─ choice     few-shot questions: which completion is likeliest
 //! loss                                         a text's, by windows or masks
+//! explain                                     what a prediction rests on
 //! metrics ─ results                            what answers are worth, with intervals
 //! ```
 
 pub mod choice;
 pub mod embed;
+pub mod explain;
 pub mod hellaswag;
 pub mod likelihood;
 pub mod loss;

@@ -13,6 +13,7 @@ mod commands;
 mod configuration;
 mod data;
 mod eval;
+mod explain;
 mod finetune;
 mod folders;
 mod models;
