@@ -17,7 +17,7 @@ use warpwright::cli::{
 #[command(name = "warpwright", version, max_term_width = 100)]
 enum Command {
     Pretrain(pretrain::PretrainArgs),
-    Finetune(finetune::FinetuneArgs),
+    Finetune(Box<finetune::FinetuneArgs>),
     Fill(fill::FillArgs),
     Generate(generate::GenerateArgs),
     /// Make training data from text, and look into it
@@ -43,7 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Pretrain(args) => pretrain::run(args),
-        Command::Finetune(args) => finetune::run(args),
+        Command::Finetune(args) => finetune::run(*args),
         Command::Fill(args) => fill::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),

@@ -1,6 +1,7 @@
 //! The commands, one file each: flags in, library calls, words for people out.
 
 pub mod bench;
+pub mod card;
 pub mod data;
 pub mod embed;
 pub mod eval;

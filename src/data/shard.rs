@@ -322,9 +322,9 @@ impl Shard {
         self.fingerprint
     }
 
-    /// Whether the format carries a checksum for [`Self::verify`] to hold it to.
-    pub fn has_checksum(&self) -> bool {
-        self.checksum.is_some()
+    /// XXH3 of all that follows the header, which [`Self::verify`] holds it to, if the format has it.
+    pub fn checksum(&self) -> Option<u64> {
+        self.checksum
     }
 
     /// The tokens in `range`.

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 #[path = "../runs/mod.rs"]
 mod runs;
 
+mod card;
 mod commands;
 mod configuration;
 mod data;
