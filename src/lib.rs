@@ -17,6 +17,7 @@ pub mod plan;
 pub mod train;
 
 pub mod bench;
+pub mod card;
 pub mod eval;
 pub mod finetune;
 pub mod generate;

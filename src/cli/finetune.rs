@@ -7,9 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use half::bf16;
 use serde::Serialize;
+use serde_json::Value;
 
+use super::card::{CardArgs, settings};
 use super::export::write_model;
 use super::say;
+use crate::card::{self, Origin};
 use crate::checkpoint::model_folder;
 use crate::config::{Dtype, Where, settle};
 use crate::data::Tokenizer;
@@ -118,6 +121,8 @@ pub struct FinetuneArgs {
     /// The precision to compute in [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub card: CardArgs,
 }
 
 /// What the model is to tell of a row.
@@ -191,6 +196,7 @@ struct Results<'a> {
     confusion: Option<Vec<Vec<u64>>>,
     worst: Vec<Mistake<'a>>,
     samples_a_second: f64,
+    settings: Value,
 }
 
 /// Finetunes once a seed and writes the best.
@@ -210,7 +216,7 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
         };
         trained.push(Trained { seed, model });
     }
-    job.conclude(&trained, &out)
+    job.conclude(&args, &trained, &out)
 }
 
 fn check(args: &FinetuneArgs) -> Result<()> {
@@ -328,7 +334,7 @@ impl Job {
     }
 
     /// Writes the best seed's model and results, and tells them.
-    fn conclude(&self, trained: &[Trained], out: &Path) -> Result<()> {
+    fn conclude(&self, args: &FinetuneArgs, trained: &[Trained], out: &Path) -> Result<()> {
         let value = |t: &Trained| t.model.epochs[t.model.best].metric;
         let order = |t: &&Trained| value(t).unwrap_or(f64::NEG_INFINITY);
         let best = trained.iter().max_by(|a, b| order(a).total_cmp(&order(b)));
@@ -359,13 +365,16 @@ impl Job {
             confusion: (task.kind == TaskKind::Classes).then(|| confusion(&model.predictions)),
             worst: worst.iter().map(mistake).collect(),
             samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
+            settings: settings(args),
         };
         tell(&results)?;
         let json = serde_json::to_string_pretty(&results)? + "\n";
+        let origin = Origin::Finetuned(serde_json::from_str(&json)?);
         write_model(out, |folder| {
             let source = (&self.arch, &self.dir.ids, FloatType::F32);
             super::export::put_model(folder, source, &model.arena, Some(&self.tokenizer))?;
-            fs::write(folder.join("results.json"), json).context("results.json")
+            fs::write(folder.join("results.json"), json).context("results.json")?;
+            Ok(card::write(folder, &self.arch, &origin, &args.card.known(out))?)
         })?;
         Ok(say(format_args!("wrote {}", out.display()))?)
     }
