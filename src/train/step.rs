@@ -177,16 +177,8 @@ impl<D: Device> Trainer<D> {
     /// Logits [M, K] of a batch by a model with a task; dropout is off.
     pub fn task_logits(&mut self, dev: &D, batch: &Batch) -> Vec<f64> {
         let Trainer { model, acts, batches, .. } = self;
-        let task = model.arch.task.as_ref().expect("a model with a task");
-        let of_sequences = task.kind.is_of_sequences();
-        let loaded = &mut batches[0];
-        loaded.load(batch, false);
-        model.forward(dev, acts, loaded, None);
-        model.task_logits(dev, acts, loaded, None);
-        let rows = if of_sequences { batch.sequences() } else { batch.ids.len() };
-        let mut logits = vec![0.0; rows * model.arch.outputs()];
-        acts.head.task.as_ref().expect("activations of a task").logits.read(0, &mut logits);
-        logits
+        batches[0].load(batch, false);
+        model.read_task_logits(dev, acts, &batches[0])
     }
 
     /// Whether batches may be [to be masked](crate::data::ToMask).

@@ -102,3 +102,207 @@ fn data_that_cannot_be_learnt_from() {
         &["dev.csv, line 2", "\"splendid\"", "bad, good"],
     );
 }
+
+/// A line of JSON.
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn results(lab: &runs::Lab, out: &str) -> serde_json::Value {
+    json(&fs::read_to_string(lab.path(out).join("results.json")).unwrap())
+}
+
+/// Of the metric that a task is judged by: its name and value.
+fn judged(results: &serde_json::Value) -> (&str, f64) {
+    let metric = &results["metrics"][0];
+    (metric["metric"].as_str().unwrap(), metric["value"].as_f64().unwrap())
+}
+
+const SENTENCES: &str = "-DOCSTART- O\n\nOn O\nday O\nfour B-DATE\nthe O\nold B-ROLE\ncaptain I-ROLE\n\
+    slept O\n\nThe O\nwhale B-BEAST\nsaw O\nthe O\ncaptain B-ROLE\nagain O\n\n\
+    day O\nsix B-DATE\n. O\n";
+
+#[test]
+fn words_are_learnt_and_told_again() {
+    let lab = Lab::new();
+    lab.write("train.txt", SENTENCES);
+    let lines = [
+        r#"{"tokens": ["On", "day", "four", "the", "old", "captain", "slept"],
+            "labels": ["O", "O", "B-DATE", "O", "B-ROLE", "I-ROLE", "O"]}"#,
+        r#"{"tokens": ["The", "whale", "saw", "the", "captain", "again"],
+            "labels": ["O", "B-BEAST", "O", "O", "B-ROLE", "O"]}"#,
+    ];
+    lab.write("dev.jsonl", lines.map(|line| line.replace('\n', "")).join("\n"));
+    let model = masked();
+    let args = [
+        "finetune",
+        "--model",
+        &model,
+        "--task",
+        "tokens",
+        "--train",
+        "train.txt",
+        "--dev",
+        "dev.jsonl",
+        "--epochs",
+        "60",
+        "--lr",
+        "1e-2",
+        "--batch",
+        "3",
+        "--out",
+        "out",
+    ];
+    succeeds(&mut lab.program(&args));
+    let found = results(&lab, "out");
+    assert_eq!(judged(&found), ("entity-f1", 1.0), "{found:#}");
+    // Words of a list, and of a text as it stands; places count characters.
+    lab.write("new.jsonl", r#"{"tokens": ["The", "whale", "saw", "the", "captain", "again"]}"#);
+    let input = ["predict", "--model", "out", "--input", "new.jsonl"];
+    let (said, _) = succeeds(&mut lab.program(&input));
+    let entities = &json(&said)["entities"];
+    let entity = |i: usize| {
+        let of = &entities[i];
+        let text = of["text"].as_str().unwrap().to_string();
+        (of["label"].as_str().unwrap().to_string(), text, of["start"].as_u64().unwrap())
+    };
+    assert_eq!(entity(0), ("BEAST".into(), "whale".into(), 4), "{said}");
+    assert_eq!(entity(1), ("ROLE".into(), "captain".into(), 18), "{said}");
+    let (again, _) = succeeds(&mut lab.program(&[
+        "predict",
+        "--model",
+        "out",
+        "The whale saw the captain again",
+    ]));
+    assert_eq!(json(&again)["entities"], *entities);
+}
+
+fn question(question: &str, context: &str, answer: Option<&str>) -> String {
+    serde_json::json!({ "question": question, "context": context, "answer": answer }).to_string()
+}
+
+#[test]
+fn answers_are_learnt_and_found_again() {
+    let lab = Lab::new();
+    let context = "On day four the whale saw the captain. The storm followed on day nine, and the \
+        island was near. A letter came at last, of a harpoon that the mast had praised.";
+    let rows = [
+        ("Who saw the captain?", Some("the whale")),
+        ("What followed?", Some("The storm")),
+        ("When was that?", Some("day nine")),
+        ("What was near?", Some("the island")),
+        ("Who was painted?", None),
+    ];
+    let lines = rows.map(|(asked, answer)| question(asked, context, answer)).join("\n");
+    lab.write("train.jsonl", &lines);
+    let model = masked();
+    let args = [
+        "finetune",
+        "--model",
+        &model,
+        "--task",
+        "answer",
+        "--train",
+        "train.jsonl",
+        "--dev",
+        "train.jsonl",
+        "--epochs",
+        "100",
+        "--lr",
+        "1e-2",
+        "--batch",
+        "4",
+        "--longest",
+        "48",
+        "--stride",
+        "8",
+        "--out",
+        "out",
+    ];
+    let (shown, _) = succeeds(&mut lab.program(&args));
+    assert!(shown.contains("best in hindsight: --null-threshold"), "{shown}");
+    let found = results(&lab, "out");
+    assert_eq!(judged(&found), ("answer-f1", 1.0), "{found:#}");
+    assert_eq!(found["metrics"][1]["value"], 1.0);
+    // The same from rows, from SQuAD's JSON and from the command line.
+    let asked = |args: &[&str]| -> Vec<serde_json::Value> {
+        let base = ["predict", "--model", "out", "--longest", "48", "--stride", "8"];
+        let given = [&base[..], &["--null-threshold", "0"], args].concat();
+        succeeds(&mut lab.program(&given)).0.lines().map(json).collect()
+    };
+    let said = asked(&["--input", "train.jsonl"]);
+    let answers: Vec<&str> = said.iter().map(|line| line["answer"].as_str().unwrap()).collect();
+    assert_eq!(answers, rows.map(|(_, answer)| answer.unwrap_or("")));
+    assert_eq!(said[2]["start"], context.find("day nine").unwrap());
+    let qas: Vec<serde_json::Value> =
+        rows.iter().map(|(q, _)| serde_json::json!({"question": q, "answers": []})).collect();
+    let squad = serde_json::json!({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]});
+    lab.write("squad.json", squad.to_string());
+    assert_eq!(asked(&["--input", "squad.json"]), said);
+    assert_eq!(asked(&["--with", context, rows[3].0]), said[3..4]);
+}
+
+#[test]
+fn answers_that_are_astray_are_counted() {
+    let lab = Lab::new();
+    let good = question("Who?", "the whale saw the captain", Some("the whale"));
+    let bad = question("Who?", "the whale saw the captain", Some("Ahab"));
+    let model = masked();
+    let finetune = |text: &str| {
+        lab.write("train.jsonl", text);
+        lab.program(&[
+            "finetune",
+            "--model",
+            &model,
+            "--task",
+            "answer",
+            "--train",
+            "train.jsonl",
+            "--epochs",
+            "1",
+            "--split",
+            "0.4",
+            "--out",
+            "out",
+        ])
+    };
+    let (_, said) = succeeds(&mut finetune(&[&*good, &bad, &good, &bad].join("\n")));
+    let told = "2 answers are not where they should be in their contexts, the first of line 2";
+    assert!(said.contains(told), "{said}");
+    fs::remove_dir_all(lab.path("out")).unwrap();
+    refuses(&mut finetune(&[&*bad, &bad, &bad].join("\n")), &["no question's answer is in its"]);
+}
+
+#[test]
+fn completions_are_learnt_from_their_prompts() {
+    let lab = Lab::new();
+    let rows: String = (0..12)
+        .map(|i| {
+            let (asked, said) =
+                [("whale", "sea"), ("captain", "mast"), ("letter", "island")][i % 3];
+            format!("{{\"prompt\": \"{asked} of day {i}:\", \"completion\": \" {said}\"}}\n")
+        })
+        .collect();
+    lab.write("train.jsonl", rows);
+    let (causal, masked) = (causal(), masked());
+    let args = |model: &str| {
+        let text = format!(
+            "finetune --model {model} --task complete --train train.jsonl --dev train.jsonl \
+             --epochs 40 --lr 1e-2 --batch 6 --out out"
+        );
+        text.split_whitespace().map(str::to_string).collect::<Vec<_>>()
+    };
+    let run =
+        |model: &str| lab.program(&args(model).iter().map(String::as_str).collect::<Vec<_>>());
+    refuses(&mut run(&masked), &["--task complete is what causal models do"]);
+    let (shown, _) = succeeds(&mut run(&causal));
+    let found = results(&lab, "out");
+    let (metric, value) = judged(&found);
+    assert!(metric == "perplexity" && value < 1.5, "{shown}");
+    // It is a language model still.
+    let prompt = ["generate", "--model", "out", "--prompt", "captain of day 4:"];
+    let greedy = ["--temperature", "0", "--length", "8"];
+    let (text, _) = succeeds(&mut lab.program(&[&prompt[..], &greedy].concat()));
+    assert!(text.contains("captain of day 4: mast"), "{text}");
+    refuses(&mut lab.program(&["predict", "--model", "out", "x"]), &["no task's head", "finetune"]);
+}
