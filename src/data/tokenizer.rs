@@ -90,6 +90,14 @@ pub struct Piece {
     pub begins: bool,
 }
 
+impl Specials {
+    /// By role: pad, unk, cls, sep, mask, eot.
+    pub fn roles(&self) -> [Option<u32>; 6] {
+        let Specials { pad, unk, cls, sep, mask, eot } = *self;
+        [pad, unk, cls, sep, mask, eot]
+    }
+}
+
 /// How the ids of a vocabulary show that a word begins.
 enum WordRule {
     /// Byte-level BPE: a token begins a word unless its first byte continues letters or digits.
@@ -287,6 +295,11 @@ impl Tokenizer {
     /// The vocabulary's own spelling of an id (`Ġthe`, `##ing`).
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// The id of a spelling.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// One more than the largest id, which is what an embedding table needs.

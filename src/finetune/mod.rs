@@ -15,7 +15,7 @@
 //! |---|---|
 //! | a class, labels, a number | one a sequence |
 //! | words | each word's first token: its class; no other token counts |
-//! | answers | a sequence's first and last token of the answer; its first token where there is none |
+//! | answers | the first and last token; twice the sequence's first where it has none |
 //! | completions | each token's next, of the completion alone |
 //!
 //! **Invariant.** What a run computes is a function of the model, the data, the settings and the

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Example, Gold};
-use super::questions::{Decoding, decode};
+use super::questions::{Decoding, Found, decode};
 use super::saying::{argmax, log_sum_exp, tags, words};
 use crate::eval::metrics::bootstrap::{Bootstrap, Interval};
 use crate::eval::metrics::classification::{Confusion, accuracy, multi_label};
@@ -88,6 +88,8 @@ pub struct Predictions {
     judged: Judged,
     /// By example, for the worst of them.
     losses: Vec<f64>,
+    /// By example [rows, K], of all its sequences; of completions none.
+    pub logits: Vec<Vec<f64>>,
 }
 
 /// By example.
@@ -133,12 +135,12 @@ impl Predictions {
     pub fn of_task(
         task: &Task,
         examples: &[Example],
-        logits: &[Vec<f64>],
+        logits: Vec<Vec<f64>>,
         decoding: &Decoding,
     ) -> Predictions {
         let k = task.labels.len();
-        let pairs = || examples.iter().zip(logits);
-        let losses = pairs().map(|(example, z)| loss(example, z, k)).collect();
+        let pairs = || examples.iter().zip(&logits);
+        let mut losses: Vec<f64> = pairs().map(|(example, z)| loss(example, z, k)).collect();
         let judged = match task.kind {
             TaskKind::Classes => {
                 Judged::Classes(k, pairs().map(|(e, z)| [class(&e.gold), argmax(z)]).collect())
@@ -154,23 +156,18 @@ impl Predictions {
                 Judged::Tokens(pairs().map(|(e, z)| tagged(e, z, &task.labels)).collect())
             }
             TaskKind::Spans => {
-                let answered: Vec<Answered> =
-                    pairs().map(|(e, z)| answered(e, z, decoding)).collect();
-                let losses = answered.iter().map(|a| 1.0 - a.score.f1);
-                let sure = |(loss, (e, z)): (f64, (&Example, &Vec<f64>))| {
-                    loss * decode(&e.sequences, z, decoding).probability()
-                };
-                let losses = losses.zip(pairs()).map(sure).collect();
-                return Predictions { judged: Judged::Spans(answered), losses };
+                let (answered, wrong) = pairs().map(|(e, z)| answered(e, z, decoding)).unzip();
+                losses = wrong;
+                Judged::Spans(answered)
             }
         };
-        Predictions { judged, losses }
+        Predictions { judged, losses, logits }
     }
 
     /// Of completions.
     pub fn of_completions(continued: Vec<Continued>) -> Predictions {
         let losses = continued.iter().map(|c| c.nll / c.tokens.max(1.0)).collect();
-        Predictions { judged: Judged::Completions(continued), losses }
+        Predictions { judged: Judged::Completions(continued), losses, logits: vec![] }
     }
 
     /// A metric of all examples; none where it is undefined.
@@ -325,25 +322,24 @@ fn tagged(example: &Example, logits: &[f64], labels: &[String]) -> Tagged {
     }
 }
 
-fn answered(example: &Example, logits: &[f64], decoding: &Decoding) -> Answered {
+/// What an answer earns, and how wrong it is: 1 − F1 as far as the model is sure of it.
+fn answered(example: &Example, logits: &[f64], decoding: &Decoding) -> (Answered, f64) {
     let Gold::Answers(golds) = &example.gold else { unreachable!("{:?}", example.gold) };
     let decoded = decode(&example.sequences, logits, decoding);
-    let text = |found: Option<&super::questions::Found>| {
-        found.map_or("", |found| &example.text[found.bytes.clone()])
+    let score = |found: Option<&Found>| {
+        let answer = found.map_or("", |found| &example.text[found.bytes.clone()]);
+        match decoding.threshold {
+            None if !golds.is_empty() => squad::v1(answer, golds),
+            _ => squad::v2(answer, golds),
+        }
     };
-    let score = |answer: &str| match decoding.threshold {
-        Some(_) => squad::v2(answer, golds),
-        None if golds.is_empty() => squad::v2(answer, golds),
-        None => squad::v1(answer, golds),
+    let given = score(decoded.answer());
+    let doubted = Doubted {
+        doubt: decoded.doubt(),
+        score: score(decoded.spans.first()).f1,
+        answerable: !golds.is_empty(),
     };
-    Answered {
-        score: score(text(decoded.answer())),
-        doubted: Doubted {
-            doubt: decoded.doubt(),
-            score: score(text(decoded.spans.first())).f1,
-            answerable: !golds.is_empty(),
-        },
-    }
+    (Answered { score: given, doubted }, (1.0 - given.f1) * decoded.probability())
 }
 
 fn class(gold: &Gold) -> usize {

@@ -72,8 +72,6 @@ pub struct Finetuned {
     /// The best epoch's weights, in our layout.
     pub arena: Vec<f64>,
     pub predictions: Predictions,
-    /// Of the held-out examples: logits [rows, K] of all sequences of each; of completions none.
-    pub logits: Vec<Vec<f64>>,
     pub epochs: Vec<Epoch>,
     /// Of `epochs`, the best.
     pub best: usize,
@@ -104,25 +102,21 @@ pub fn finetune<D: Device>(
     let (capacity, most) = room(arch, (0..steps).map(micros), &judged);
     let mut trainer = Trainer::new(dev, arch, capacity, most, None, settings.decay)?;
     trainer.initialise(dev, settings.seed);
-    let master = &mut trainer.state.master;
-    let report = dir.load_as(arch, &trainer.model.layout.table, |param, start, values| {
-        master.write(param.span.start + start, values);
-    })?;
-    dev.store(&mut trainer.model.params, &trainer.state.master);
+    let report = trainer.take_weights(dev, dir)?;
     trainer.scale_rates(arch, &settings.layered);
     if !settings.weights.is_empty() {
         trainer.model.weigh(dev, settings.weights.clone());
     }
 
     let mut epochs: Vec<Epoch> = Vec::new();
-    let mut best: Option<(usize, Vec<f64>, Predictions, Vec<Vec<f64>>)> = None;
+    let mut best: Option<(usize, Vec<f64>, Predictions)> = None;
     for number in 1..=settings.epochs {
         let (begun, mut loss) = (Instant::now(), 0.0);
         for step in (number - 1) * an_epoch..number * an_epoch {
             loss += take(dev, &mut trainer, &micros(step), settings, [step, steps])?;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let (predictions, logits) = predict(dev, &mut trainer, held, settings);
+        let predictions = predict(dev, &mut trainer, held, settings);
         let epoch = Epoch {
             number,
             loss: loss / an_epoch as f64,
@@ -133,15 +127,15 @@ pub fn finetune<D: Device>(
         epochs.push(epoch);
         let worth = |at: usize| settings.metric.worth(epochs[at].metric);
         if best.as_ref().is_none_or(|(at, ..)| worth(number - 1) > worth(*at)) {
-            best = Some((number - 1, trainer.state.master.to_vec(), predictions, logits));
+            best = Some((number - 1, trainer.state.master.to_vec(), predictions));
         }
         let since = number - 1 - best.as_ref().map_or(0, |(at, ..)| *at);
         if settings.patience > 0 && since >= settings.patience {
             break;
         }
     }
-    let (best, arena, predictions, logits) = best.expect("there is an epoch");
-    Ok(Finetuned { arena, predictions, logits, epochs, best, report })
+    let (best, arena, predictions) = best.expect("there is an epoch");
+    Ok(Finetuned { arena, predictions, epochs, best, report })
 }
 
 /// One step of so many; its loss.
@@ -168,13 +162,13 @@ fn take<D: Device>(
     }
 }
 
-/// What the model says of examples, and by which logits.
+/// What the model says of examples.
 fn predict<D: Device>(
     dev: &D,
     trainer: &mut Trainer<D>,
     examples: &[Example],
     settings: &Settings,
-) -> (Predictions, Vec<Vec<f64>>) {
+) -> Predictions {
     let Some(task) = trainer.model.arch.task.clone() else {
         // One by one, so that each has its own loss, and logits of all rows never exist.
         let sequences = examples.iter().flat_map(|example| &example.sequences);
@@ -183,10 +177,10 @@ fn predict<D: Device>(
             let tokens = outcome.labelled as f64;
             Continued { nll: outcome.loss * tokens, right: outcome.accuracy * tokens, tokens }
         });
-        return (Predictions::of_completions(continued.collect()), vec![]);
+        return Predictions::of_completions(continued.collect());
     };
     let logits = logits(&task, examples, |batch| trainer.task_logits(dev, batch));
-    (Predictions::of_task(&task, examples, &logits, &settings.decoding), logits)
+    Predictions::of_task(&task, examples, logits, &settings.decoding)
 }
 
 /// By example, the logits [rows, K] of all its sequences, `of` each batch.

@@ -6,6 +6,7 @@
 use crate::data::Batch;
 use crate::data::masking::Masker;
 use crate::device::{Buffer, Class, Device, Fetched};
+use crate::hf::{LoadError, LoadReport, ModelDir};
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::{Capacity, DeviceBatch};
@@ -193,6 +194,19 @@ impl<D: Device> Trainer<D> {
             self.state.master.write(span.start, &values);
         }
         dev.store(&mut self.model.params, &self.state.master);
+    }
+
+    /// Takes the weights of a folder's model for those that it has.
+    ///
+    /// # Errors
+    /// Those of [`ModelDir::load_as`].
+    pub fn take_weights(&mut self, dev: &D, dir: &ModelDir) -> Result<LoadReport, LoadError> {
+        let (model, master) = (&mut self.model, &mut self.state.master);
+        let report = dir.load_as(&model.arch, &model.layout.table, |param, start, values| {
+            master.write(param.span.start + start, values);
+        })?;
+        dev.store(&mut model.params, master);
+        Ok(report)
     }
 
     /// One step over `micros`. [`Trainer::pending`] asks what came of it.

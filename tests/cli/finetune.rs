@@ -118,8 +118,8 @@ fn judged(results: &serde_json::Value) -> (&str, f64) {
     (metric["metric"].as_str().unwrap(), metric["value"].as_f64().unwrap())
 }
 
-const SENTENCES: &str = "-DOCSTART- O\n\nOn O\nday O\nfour B-DATE\nthe O\nold B-ROLE\ncaptain I-ROLE\n\
-    slept O\n\nThe O\nwhale B-BEAST\nsaw O\nthe O\ncaptain B-ROLE\nagain O\n\n\
+const SENTENCES: &str = "-DOCSTART- O\n\nOn O\nday O\nfour B-DATE\nthe O\nold B-ROLE\n\
+    captain I-ROLE\nslept O\n\nThe O\nwhale B-BEAST\nsaw O\nthe O\ncaptain B-ROLE\nagain O\n\n\
     day O\nsix B-DATE\n. O\n";
 
 #[test]
@@ -145,7 +145,7 @@ fn words_are_learnt_and_told_again() {
         "--dev",
         "dev.jsonl",
         "--epochs",
-        "60",
+        "200",
         "--lr",
         "1e-2",
         "--batch",
@@ -271,6 +271,195 @@ fn answers_that_are_astray_are_counted() {
     assert!(said.contains(told), "{said}");
     fs::remove_dir_all(lab.path("out")).unwrap();
     refuses(&mut finetune(&[&*bad, &bad, &bad].join("\n")), &["no question's answer is in its"]);
+}
+
+#[test]
+fn labels_that_nobody_knows_and_files_of_another_kind() {
+    let lab = Lab::new();
+    let model = masked();
+    let refused = |task: &str, train: &str, text: &str, parts: &[&str]| {
+        lab.write(train, text);
+        let args = ["--task", task, "--train", train, "--out", "no", "--split", "0.5"];
+        refuses(&mut lab.program(&[&["finetune", "--model", &model], &args[..]].concat()), parts);
+        assert!(!lab.path("no").exists() && !lab.path("no.partial").exists());
+    };
+    refused("tokens", "a.txt", "On O\nday\n", &["a.txt, line 2", "no label"]);
+    refused("tokens", "a.txt", "On O\n\nday O\n", &["one label alone"]);
+    refused("tokens", "a.txt", "\n\n", &["a.txt has no rows"]);
+    let uneven = r#"{"tokens": ["a", "b"], "labels": ["O"]}"#;
+    refused("tokens", "a.jsonl", uneven, &["a.jsonl, line 1", "2 words, but 1 labels"]);
+    let text = r#"{"tokens": "a b", "labels": ["O"]}"#;
+    refused("tokens", "a.jsonl", text, &["tokens is not a list of names"]);
+    refused("answer", "a.json", "{\"data\": 3}", &["a.json is not SQuAD's JSON", "invalid type"]);
+    refused("answer", "a.csv", "question,context\na,b\n", &["no column \"answer\""]);
+    let nowhere = "question,context,answer,answer_start\na,b,b,x\n";
+    refused("answer", "a.csv", nowhere, &["line 2", "is no number of a character"]);
+    refused("answer", "a.txt", "", &["neither .csv, .tsv nor .jsonl"]);
+    lab.write("dev.txt", "day B-SHIP\n");
+    let args = [
+        "finetune",
+        "--model",
+        &model,
+        "--task",
+        "tokens",
+        "--train",
+        "train.txt",
+        "--dev",
+        "dev.txt",
+        "--out",
+        "no",
+    ];
+    lab.write("train.txt", SENTENCES);
+    let known = ["dev.txt, line 1", "\"B-SHIP\" is none of the model's: B-BEAST, B-DATE"];
+    refuses(&mut lab.program(&args), &known);
+    let causal = causal();
+    lab.write("train.jsonl", "{\"prompt\": \"a\", \"completion\": \"\"}\n");
+    let args = ["finetune", "--model", &causal, "--task", "complete", "--train", "train.jsonl"];
+    refuses(&mut lab.program(&args), &["train.jsonl, line 1", "completion is empty"]);
+}
+
+/// Of a tokenizer that may have 400, of the small text.
+const TOKENS_OF_OTHER: usize = 375;
+
+/// A copy of a model's folder.
+fn copied(lab: &runs::Lab, model: &str, to: &str) -> std::path::PathBuf {
+    let (from, to) = (Path::new(model).join("checkpoints/best"), lab.path(to));
+    fs::create_dir(&to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+    to
+}
+
+#[test]
+fn models_that_cannot_be_finetuned() {
+    let lab = Lab::new();
+    lab.write("train.csv", csv(&rows(40, 3)));
+    let (masked, causal) = (masked(), causal());
+    let refused = |model: &str, parts: &[&str]| {
+        let args = finetune(model, &["--task", "classify", "--out", "no"]);
+        refuses(&mut lab.program(&args), parts);
+        assert!(!lab.path("no").exists() && !lab.path("no.partial").exists());
+    };
+    let llama = copied(&lab, &masked, "llama").join("config.json");
+    let config = fs::read_to_string(&llama).unwrap();
+    fs::write(&llama, config.replace("\"modernbert\"", "\"llama\"")).unwrap();
+    refused("llama", &["llama", "model_type", "gpt2, bert"]);
+    // The first weight, after the header and its length, is made NaN.
+    let weights = copied(&lab, &masked, "astray").join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let first = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[first..first + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&weights, bytes).unwrap();
+    refused(
+        "astray",
+        &["not numbers", "tensor model.embeddings.tok_embeddings.weight", "checkpoint"],
+    );
+    let end = fs::metadata(&weights).unwrap().len() - 100;
+    fs::OpenOptions::new().write(true).open(&weights).unwrap().set_len(end).unwrap();
+    refused("astray", &["truncated"]);
+    // A tokenizer of more tokens than the model has.
+    let other = copied(&lab, &masked, "other");
+    let args = ["data", "tokenize", "corpus.txt", "--vocab-size", "400", "--out", "shards"];
+    succeeds(&mut lab.program(&args));
+    fs::copy(lab.path("shards/tokenizer.json"), other.join("tokenizer.json")).unwrap();
+    refused("other", &["beyond the vocabulary of 300", "--tokenizer"]);
+    // On request the model takes it, and longer sequences.
+    let row = "whale ".repeat(100);
+    lab.write("train.csv", format!("{}{row},good\n", csv(&rows(40, 3))));
+    let grown = [
+        "--task",
+        "classify",
+        "--out",
+        "grown",
+        "--tokenizer",
+        "shards",
+        "--positions",
+        "256",
+        "--longest",
+        "256",
+    ];
+    let (_, said) = succeeds(&mut lab.program(&finetune(&masked, &grown)));
+    assert!(said.contains("are new to it") && !said.contains("were cut"), "{said}");
+    let config = json(&fs::read_to_string(lab.path("grown/config.json")).unwrap());
+    assert_eq!(
+        (&config["vocab_size"], &config["max_position_embeddings"]),
+        (&TOKENS_OF_OTHER.into(), &256.into())
+    );
+    succeeds(&mut lab.program(&["predict", "--model", "grown", "a blessed day"]));
+    let (_, said) = succeeds(&mut lab.program(&finetune(
+        &masked,
+        &["--task", "classify", "--out", "short", "--longest", "256"],
+    )));
+    let told = "1 rows were cut to 64 tokens (the model takes no more: --positions makes it)";
+    assert!(said.contains(told), "{said}");
+    let heads = finetune(&causal, &["--task", "answer", "--out", "no", "--class-weights"]);
+    refuses(&mut lab.program(&heads), &["train.csv has no column \"question\""]);
+    refuses(&mut lab.program(&["predict", "--model", &masked, "x"]), &["no task's head"]);
+}
+
+#[test]
+fn a_model_goes_on_with_other_text() {
+    let lab = Lab::new();
+    let masked = masked();
+    let go_on = |more: &[&str]| {
+        let mut command = lab.program(&["pretrain", "--threads", "1", "--init", &masked]);
+        for set in runs::SMALL.iter().filter(|set| !set.starts_with("model.")) {
+            command.args(["--set", set]);
+        }
+        command.args(more);
+        command
+    };
+    let text = ["--set", "data.text=[\"corpus.txt\"]"];
+    succeeds(&mut go_on(&[&text[..], &["--out", "on"]].concat()));
+    // It begins where the other ended.
+    let evaluated = |run: &Path| runs::records(run, "eval");
+    let before = evaluated(Path::new(&masked));
+    let after = evaluated(&lab.path("on"));
+    let (last, first) = (&before[before.len() - 1]["loss"], &after[0]["loss"]);
+    assert_eq!(first, last);
+    let [ours, theirs] = ["on", &masked].map(|run| lab.path(run).join("checkpoints/best"));
+    let vocabulary = |run: &Path| fs::read(run.join("tokenizer.json")).unwrap();
+    assert!(vocabulary(&ours) == vocabulary(&theirs));
+    // With general data, another tokenizer and longer sequences; and on from a kill.
+    lab.write("general.txt", "A sea is not a mast.\n\n\nNor is a storm a letter of the whale.");
+    let args = ["data", "tokenize", "corpus.txt", "--vocab-size", "400", "--heldout", "0.2"];
+    succeeds(lab.program(&args).args(["--out", "shards"]));
+    let more = [
+        "--tokenizer",
+        "shards",
+        "--positions",
+        "100",
+        "--set",
+        "data.shards=shards",
+        "--set",
+        "data.general=general.txt",
+        "--set",
+        "data.general_share=0.25",
+        "--out",
+        "grown",
+    ];
+    let (_, said) = succeeds(&mut go_on(&more));
+    assert!(said.contains("2 documents, 25% of the batches"), "{said}");
+    assert!(said.contains("are new to it"), "{said}");
+    let config = json(&fs::read_to_string(lab.path("grown/checkpoints/best/config.json")).unwrap());
+    assert_eq!(
+        (&config["vocab_size"], &config["max_position_embeddings"]),
+        (&TOKENS_OF_OTHER.into(), &100.into())
+    );
+    succeeds(&mut lab.resume("grown"));
+    let out = ["--out", "no"];
+    refuses(&mut go_on(&out), &["goes on with text of yours"]);
+    let shards = ["--set", "data.shards=shards"];
+    refuses(&mut go_on(&[&shards[..], &out].concat()), &["not of the tokenizer", "--tokenizer"]);
+    let wider = ["--set", "model.width=32"];
+    refuses(&mut go_on(&[&text[..], &wider, &out].concat()), &["`width`", "context and dropout"]);
+    let general = ["--set", "data.general=general.txt"];
+    refuses(&mut go_on(&[&text[..], &general, &out].concat()), &["data.general_share is 0"]);
+    let causal = ["--objective", "causal"];
+    refuses(&mut go_on(&[&text[..], &causal, &out].concat()), &["the objective is causal"]);
+    assert!(!lab.path("no").join("checkpoints").exists());
 }
 
 #[test]

@@ -46,8 +46,7 @@ pub struct Trained {
 
 impl Job {
     pub fn read(args: &FinetuneArgs) -> Result<Job> {
-        let dir = ModelDir::open(&model_folder(&args.model))?;
-        let tokenizer = Tokenizer::load(&model_folder(&args.model))?;
+        let (dir, tokenizer) = model(args)?;
         let kind = args.task.kind();
         ensure!(
             kind.is_some() || dir.arch.causal,
@@ -133,6 +132,22 @@ impl Job {
         }
         Ok(trained)
     }
+}
+
+/// The model and its tokenizer, at the sizes that were asked for.
+fn model(args: &FinetuneArgs) -> Result<(ModelDir, Tokenizer)> {
+    let folder = model_folder(&args.model);
+    let mut dir = ModelDir::open(&folder)?;
+    let own = Tokenizer::load(&folder)?;
+    if let Some(positions) = args.positions {
+        dir.set_positions(positions);
+    }
+    let Some(path) = &args.tokenizer else { return Ok((dir, own)) };
+    let other = Tokenizer::load(path)?;
+    let known = dir.set_tokenizer(&own, &other);
+    let new = other.vocabulary() - known;
+    eprintln!("{}: the model knew {known} of its tokens; {new} are new to it", path.display());
+    Ok((dir, other))
 }
 
 /// The columns that were named, or a task's own.

@@ -86,6 +86,14 @@ pub struct FinetuneArgs {
     /// on in another
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     pub longest: usize,
+    /// Have the model take sequences of so many tokens; learnt positions beyond its own begin as
+    /// copies of these
+    #[arg(long, value_name = "TOKENS")]
+    pub positions: Option<usize>,
+    /// Have the model read another tokenizer's tokens: those that its own spells alike keep their
+    /// rows, others begin at the mean of all
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub answers: AnswerArgs,
     #[arg(long, value_enum, default_value = "adamw")]
@@ -233,6 +241,7 @@ fn check(args: &FinetuneArgs) -> Result<()> {
     ] {
         ensure!(p.is_none_or(|p| share.contains(&p)), "{flag}: give a probability below 1");
     }
+    ensure!(args.positions != Some(0), "--positions 0: give at least 1");
     ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr {}: give a positive number", args.lr);
     ensure!(args.weight_decay >= 0.0, "--weight-decay {}: give 0 or more", args.weight_decay);
     ensure!(

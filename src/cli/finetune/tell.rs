@@ -91,7 +91,7 @@ impl Job {
         let worst = model.predictions.worst(WORST);
         let mistake = |&(i, loss): &(usize, f64)| {
             let example = &self.held[i];
-            let said = |task| said(task, example, &model.logits[i], &self.decoding);
+            let said = |task| said(task, example, &model.predictions.logits[i], &self.decoding);
             Mistake {
                 line: example.line,
                 text: &example.text,
