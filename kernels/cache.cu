@@ -25,7 +25,7 @@ constexpr int UNROLL = 4;
 template <int D>
 struct Lanes {
     // Lanes a token: a power of two, so that some have no column where D / 8 is none.
-    static constexpr int GROUP = D <= 16 ? 2 : D <= 32 ? 4 : D <= 64 ? 8 : 16;
+    static constexpr int GROUP = D <= 16 ? 2 : D <= 32 ? 4 : D <= 64 ? 8 : D <= 128 ? 16 : 32;
     static constexpr int TOKENS = 32 / GROUP;       // of a warp at a time
     static constexpr int STEP = WARPS * TOKENS;     // of a block
     static_assert(GROUP * 8 >= D, "every column has a lane");
@@ -134,24 +134,25 @@ __device__ __forceinline__ void attend(bf16* __restrict__ o, float* __restrict__
     }
     __syncthreads();
 
-    const int thread = threadIdx.x;
-    if (thread >= D) return;
-    float top = top_smem[0], sum = 0.0f, out = 0.0f;
+    float top = top_smem[0];
 #pragma unroll
     for (int w = 1; w < WARPS; w++) top = fmaxf(top, top_smem[w]);
-#pragma unroll
-    for (int w = 0; w < WARPS; w++) {
-        const float factor = ptx::exp2_approx(top_smem[w] - top);
-        sum += sum_smem[w] * factor;
-        out += out_smem[w * D + thread] * factor;
-    }
-    if (gridDim.y == 1) {
-        o[size_t(s) * width + head * D + thread] = __float2bfloat16_rn(out / sum);
-        return;
-    }
     float* own = sums + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * (D + 2);
-    own[thread] = out;
-    if (thread == 0) own[D] = top, own[D + 1] = sum;
+    for (int c = threadIdx.x; c < D; c += THREADS) {
+        float sum = 0.0f, out = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            const float factor = ptx::exp2_approx(top_smem[w] - top);
+            sum += sum_smem[w] * factor;
+            out += out_smem[w * D + c] * factor;
+        }
+        if (gridDim.y == 1) {
+            o[size_t(s) * width + head * D + c] = __float2bfloat16_rn(out / sum);
+            continue;
+        }
+        own[c] = out;
+        if (c == 0) own[D] = top, own[D + 1] = sum;
+    }
 }
 
 }  // namespace
@@ -168,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 EXPORT_KERNEL(keep, keep)
 
-// A block a new token and head, as the maths reads. Grid: S H; D <= 128 threads have an output.
+// A block a new token and head, as the maths reads. Grid: S H; D <= 256 threads have an output.
 extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
     attend_naive(bf16* o, const bf16* qkv, const bf16* cache, const int* rows, const int* lengths,
                  int head_dim, int stride, int heads, int behind, float scale) {
@@ -240,3 +241,4 @@ ATTEND(attend_64, 64)
 ATTEND(attend_80, 80)
 ATTEND(attend_96, 96)
 ATTEND(attend_128, 128)
+ATTEND(attend_256, 256)

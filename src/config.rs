@@ -4,19 +4,23 @@
 //! (`configs/*.toml`) says, then each `--set key=value`; unknown keys are errors at every level.
 //! The run directory keeps the resolved table, so a resumed run needs no flags.
 
+mod resolve;
+
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::checkpoint::model_folder;
 use crate::data::Objective;
 use crate::device::gpu::{Gemm, Place};
-use crate::hf::FloatType;
-use crate::model::arch::{Arch, ArchError, Family};
+use crate::hf::{FloatType, LoadError, ModelDir};
+use crate::model::arch::{Arch, ArchError};
 use crate::model::families::{PRESETS, preset};
 use crate::ops::optimizer::Rule;
 use crate::train::schedule::Schedule;
+use resolve::{complete, parse, read_table, set, subtable, with_switches};
 
 /// Everything that a run depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +46,8 @@ pub struct Config {
     #[serde(default)]
     pub optimizer: Rule,
     pub objective: Objective,
-    /// `preset`, and any switches of [`Arch`] that differ from it.
+    /// `preset`, and any switches of [`Arch`] that differ from it; or `init`, a folder whose model
+    /// goes on learning, and its `context` and `dropout` where they are to be others.
     pub model: Table,
 }
 
@@ -100,6 +105,16 @@ pub struct DataConfig {
     pub text: Vec<PathBuf>,
     /// Entries of the tokenizer trained on `text`.
     pub vocabulary: usize,
+    /// A tokenizer for `text` instead. With `model.init` its own is taken, or the model made to
+    /// read this one's tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// General data beside these, against forgetting: a folder as for `shards`, else text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub general: Option<PathBuf>,
+    /// Their share of the batches.
+    #[serde(skip_serializing_if = "is_none_of_it")]
+    pub general_share: f64,
     /// Share of the documents of `text` held out.
     pub heldout: f64,
     /// The token that ends a text in `.bin` files [default: 50256, where the vocabulary has it].
@@ -159,6 +174,9 @@ impl Default for DataConfig {
             shards: None,
             text: vec![],
             vocabulary: 2048,
+            tokenizer: None,
+            general: None,
+            general_share: 0.0,
             heldout: 0.02,
             end_of_text: None,
         }
@@ -198,6 +216,10 @@ fn default_seed() -> u64 {
     1
 }
 
+fn is_none_of_it(share: &f64) -> bool {
+    *share == 0.0
+}
+
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -221,6 +243,8 @@ pub enum ConfigError {
     Model(String),
     #[error(transparent)]
     Arch(#[from] ArchError),
+    #[error("model.init: {0}")]
+    Init(#[from] LoadError),
     #[error(
         "the objective is {objective}, but this model attends {attends}: choose preset {preset}, \
          or --set model.causal={causal}"
@@ -251,6 +275,8 @@ pub enum ConfigError {
 pub struct Overrides {
     pub recipe: Option<PathBuf>,
     pub preset: Option<String>,
+    /// A folder whose model goes on learning
+    pub init: Option<PathBuf>,
     /// `masked` or `causal`
     pub objective: Option<String>,
     /// `key=value`, the key dotted
@@ -276,6 +302,10 @@ impl Config {
         }
         if let Some(preset) = &overrides.preset {
             subtable(&mut table, "model")?.insert("preset".into(), preset.as_str().into());
+        }
+        if let Some(folder) = &overrides.init {
+            let folder = folder.to_string_lossy().into_owned();
+            subtable(&mut table, "model")?.insert("init".into(), folder.into());
         }
         if let Some(kind) = &overrides.objective {
             subtable(&mut table, "objective")?.insert("kind".into(), kind.as_str().into());
@@ -308,9 +338,20 @@ impl Config {
         toml::to_string_pretty(self).expect("a configuration serialises")
     }
 
-    /// The architecture, for a vocabulary of `vocab` entries (`None`: the preset's own).
+    /// The folder whose model goes on learning, if one does.
+    pub fn init(&self) -> Option<PathBuf> {
+        let folder = self.model.get("init")?.as_str()?;
+        Some(model_folder(Path::new(folder)))
+    }
+
+    /// The architecture, for a vocabulary of `vocab` entries (`None`: the preset's own). A model
+    /// that goes on learning has its own, unless `data.tokenizer` names another.
     pub fn arch(&self, vocab: Option<usize>) -> Result<Arch, ConfigError> {
         let mut switches = self.model.clone();
+        if let Some(folder) = self.init() {
+            let vocab = vocab.filter(|_| self.data.tokenizer.is_some());
+            return self.going_on(&ModelDir::open(&folder)?.arch, switches, vocab);
+        }
         let name = match switches.remove("preset") {
             Some(Value::String(name)) => name,
             _ => return Err(ConfigError::Model("`preset` names the model to start from".into())),
@@ -324,6 +365,34 @@ impl Config {
         if let Objective::Masked { pair: Some(_), .. } = self.objective {
             arch.pair = true;
         }
+        arch.validate()?;
+        self.check_model(&arch)?;
+        Ok(arch)
+    }
+
+    /// The architecture of a model that goes on learning.
+    fn going_on(
+        &self,
+        stored: &Arch,
+        mut switches: Table,
+        vocab: Option<usize>,
+    ) -> Result<Arch, ConfigError> {
+        let wrong = |why: &str| ConfigError::Model(why.into());
+        switches.remove("init");
+        if switches.contains_key("preset") {
+            return Err(wrong(
+                "`init` and `preset` both name a model to start from: leave one away",
+            ));
+        }
+        let other = |key: &&String| !["context", "dropout"].contains(&key.as_str());
+        if let Some(key) = switches.keys().find(other) {
+            let why = format!("`{key}` is the model's of `init`: only context and dropout change");
+            return Err(ConfigError::Model(why));
+        }
+        let pair = matches!(self.objective, Objective::Masked { pair: Some(_), .. });
+        let base = Arch { task: None, pair, ..stored.clone() };
+        let mut arch = with_switches(base, switches)?;
+        arch.vocab = vocab.unwrap_or(arch.vocab);
         arch.validate()?;
         self.check_model(&arch)?;
         Ok(arch)
@@ -359,6 +428,10 @@ impl Config {
         share("schedule.floor", self.schedule.floor)?;
         share("schedule.decay", self.schedule.decay)?;
         sane("train.decay", self.train.decay)?;
+        let general = self.data.general_share;
+        let possible =
+            (0.0..1.0).contains(&general) && (general > 0.0 || self.data.general.is_none());
+        range("data.general_share", general, possible, "below 1, and above 0 with data.general")?;
         sane("train.clip", self.train.clip)?;
         let below_one =
             |key, value: f64| range(key, value, (0.0..1.0).contains(&value), "0 or more, below 1");
@@ -417,112 +490,4 @@ pub fn settle(
 
 fn range(key: &'static str, value: f64, good: bool, must: &'static str) -> Result<(), ConfigError> {
     if good && value.is_finite() { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
-}
-
-/// Objective and preset each follow from the other where only one is given; constants of an
-/// optimizer with no rule are AdamW's.
-fn complete(table: &mut Table) -> Result<(), ConfigError> {
-    let named = |table: &Table, outer: &str, inner: &str| {
-        Some(table.get(outer)?.get(inner)?.as_str()?.to_string())
-    };
-    let causal = match (named(table, "objective", "kind"), named(table, "model", "preset")) {
-        (Some(kind), _) => kind == "causal",
-        (None, Some(name)) => preset(&name).is_some_and(|arch| arch.causal),
-        (None, None) => false,
-    };
-    let kind = if causal { "causal" } else { "masked" };
-    let model = if causal { "gpt2-tiny" } else { "modernbert-tiny" };
-    if causal {
-        // Every row of a causal batch passes the head: half the steps take the same two minutes.
-        let half = TrainConfig::default().steps / 2;
-        subtable(table, "train")?.entry("steps").or_insert(Value::Integer(half as i64));
-    }
-    subtable(table, "objective")?.entry("kind").or_insert(kind.into());
-    subtable(table, "model")?.entry("preset").or_insert(model.into());
-    if let Some(optimizer) = table.get_mut("optimizer").and_then(Value::as_table_mut) {
-        optimizer.entry("rule").or_insert("adamw".into());
-    }
-    Ok(())
-}
-
-/// `base` with some switches changed.
-fn with_switches(base: Arch, switches: Table) -> Result<Arch, ConfigError> {
-    let wrong = |e: &dyn std::fmt::Display| ConfigError::Model(e.to_string());
-    let mut table = Table::try_from(&base).map_err(|e| wrong(&e))?;
-    let follows_width = base.embed_width == base.width && !switches.contains_key("embed_width");
-    let follows_layers = base.groups == base.layers && !switches.contains_key("groups");
-    let follows_blocks =
-        base.head_activation == base.activation && !switches.contains_key("head_activation");
-    let changed = !switches.is_empty();
-    merge(&mut table, switches);
-    let mut arch: Arch = table.try_into().map_err(|e| wrong(&e))?;
-    if arch.task.is_some() {
-        return Err(wrong(&"task: pretraining has a language model's head; leave it away"));
-    }
-    if follows_width {
-        arch.embed_width = arch.width;
-    }
-    if follows_layers {
-        arch.groups = arch.layers;
-    }
-    if follows_blocks && arch.family != Family::Roberta {
-        arch.head_activation = arch.activation;
-    }
-    if changed && !crate::hf::fits_family(&arch) {
-        arch.family = Family::Custom;
-    }
-    Ok(arch)
-}
-
-fn merge(into: &mut Table, from: Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
-}
-
-fn read_table(path: &Path) -> Result<Table, ConfigError> {
-    let io = |source| ConfigError::Io { path: path.into(), source };
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    let syntax = |e: toml::de::Error| ConfigError::Syntax {
-        path: path.into(),
-        message: e.to_string().trim_end().to_string(),
-    };
-    text.parse().map_err(syntax)
-}
-
-fn parse(table: Table) -> Result<Config, ConfigError> {
-    table.try_into().map_err(|e: toml::de::Error| ConfigError::Shape(e.to_string()))
-}
-
-/// The table `model` or `objective`, made where it is not there.
-fn subtable<'a>(table: &'a mut Table, key: &'static str) -> Result<&'a mut Table, ConfigError> {
-    let example = if key == "model" { "preset=bert-tiny" } else { "kind=causal" };
-    let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
-    entry.as_table_mut().ok_or(ConfigError::NeedsTable(key, example))
-}
-
-/// `a.b.c=value`: the value is TOML, or else a plain string.
-fn set(table: &mut Table, assignment: &str) -> Result<(), ConfigError> {
-    let Some((key, value)) = assignment.split_once('=') else {
-        return Err(ConfigError::NotAnAssignment(assignment.into()));
-    };
-    let (key, value) = (key.trim(), value.trim());
-    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-    let value = parsed.unwrap_or_else(|| Value::String(value.into()));
-    let mut path: Vec<&str> = key.split('.').collect();
-    let last = path.pop().filter(|last| !last.is_empty());
-    let last = last.ok_or_else(|| ConfigError::NotAnAssignment(assignment.into()))?;
-    let mut at = table;
-    for part in path {
-        let entry = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        let not_a_table = || ConfigError::NotATable { key: key.into(), at: part.into() };
-        at = entry.as_table_mut().ok_or_else(not_a_table)?;
-    }
-    at.insert(last.into(), value);
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, embed, eval, explain, export, fill, finetune, generate, info, plan,
+    self, bench, data, embed, eval, explain, export, fill, finetune, generate, info, plan, predict,
     pretrain, report, score, trace, verify,
 };
 
@@ -18,6 +18,7 @@ use warpwright::cli::{
 enum Command {
     Pretrain(pretrain::PretrainArgs),
     Finetune(Box<finetune::FinetuneArgs>),
+    Predict(predict::PredictArgs),
     Fill(fill::FillArgs),
     Generate(generate::GenerateArgs),
     /// Make training data from text, and look into it
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Pretrain(args) => pretrain::run(args),
         Command::Finetune(args) => finetune::run(*args),
+        Command::Predict(args) => predict::run(args),
         Command::Fill(args) => fill::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),

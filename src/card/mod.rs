@@ -158,7 +158,13 @@ fn summary(arch: &Arch, origin: &Origin, known: &Known) -> String {
         (None, false) => "masked language model".into(),
     };
     let from = match (origin, &known.base) {
-        (Origin::Run(_), _) => "trained from random weights with warpwright".into(),
+        (Origin::Run(run), base) => match (run.config.init(), base) {
+            (None, _) => "trained from random weights with warpwright".into(),
+            (Some(_), Some(base)) => format!("trained further from {base} with warpwright"),
+            (Some(init), None) => {
+                format!("trained further from `{}` with warpwright", file_name(&init))
+            }
+        },
         (Origin::Finetuned(_), Some(base)) => format!("finetuned from {base} with warpwright"),
         (Origin::Finetuned(_), None) => {
             "finetuned with warpwright from a model unknown here".into()

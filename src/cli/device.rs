@@ -24,20 +24,21 @@ pub struct DeviceArgs {
 
 /// What a command does on a device.
 pub trait OnDevice {
-    fn run_on<D: Device>(self, dev: D) -> Result<()>;
+    type Done;
+    fn run_on<D: Device>(self, dev: D) -> Result<Self::Done>;
 }
 
 impl DeviceArgs {
     /// Runs `command`, which works with `model`, on the device that was asked for.
-    pub fn run(self, model: &Path, command: impl OnDevice) -> Result<()> {
+    pub fn run<C: OnDevice>(self, model: &Path, command: C) -> Result<C::Done> {
         let (device, dtype) = settle(self.device, self.dtype, gpu::available)?;
         if let Some(place) = device.place() {
             if let Err(why) = kernels::supports(&ModelDir::open(&model_folder(model))?.arch) {
                 bail!("{why}; or use the CPU, with --device cpu");
             }
             let gpu = gpu::open(place, Kernels::Fast)?;
-            command.run_on(gpu.clone())?;
-            return gpu.fault().map_or(Ok(()), |fault| bail!("the device stopped: {fault}"));
+            let done = command.run_on(gpu.clone());
+            return gpu.fault().map_or(done, |fault| bail!("the device stopped: {fault}"));
         }
         match dtype {
             Dtype::F64 => command.run_on(Cpu::<f64>::new()),

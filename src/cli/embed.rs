@@ -83,6 +83,8 @@ pub fn run(args: EmbedArgs) -> Result<()> {
 }
 
 impl OnDevice for EmbedArgs {
+    type Done = ();
+
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let EmbedArgs { model, input, pooling, raw, longest, text, .. } = self;
         let (predictor, _) = Predictor::open_body(dev, &model)?;

@@ -37,6 +37,8 @@ pub fn run(args: FillArgs) -> Result<()> {
 }
 
 impl OnDevice for FillArgs {
+    type Done = ();
+
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let predictor = Predictor::open(dev, &self.model)?;
         for text in &self.text {

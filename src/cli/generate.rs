@@ -159,6 +159,8 @@ fn prompts(path: &Path, column: &str) -> Result<Vec<String>> {
 }
 
 impl OnDevice for Job {
+    type Done = ();
+
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let predictor = Predictor::open(dev, &self.model)?;
         match &self.to {

@@ -13,6 +13,7 @@ pub mod finetune;
 pub mod generate;
 pub mod info;
 pub mod plan;
+pub mod predict;
 pub mod pretrain;
 pub mod report;
 pub mod score;

@@ -99,7 +99,7 @@ fn config(args: &PlanArgs) -> Result<Config> {
         set.extend(value.map(|value| format!("batch.{key}={value}")));
     }
     let (recipe, objective) = (args.config.clone(), args.objective.clone());
-    Ok(Config::resolve(&Overrides { recipe, preset: name, objective, set })?)
+    Ok(Config::resolve(&Overrides { recipe, preset: name, init: None, objective, set })?)
 }
 
 fn named(names: &[String]) -> Result<Vec<Gpu>> {

@@ -36,6 +36,10 @@ use crate::train::step::Trainer;
 /// with held-out losses beside the unigram baseline, keeps checkpoints (each a Hugging Face model),
 /// writes report.html, and shows what the model can do. Ctrl-C takes a checkpoint and stops.
 ///
+/// --init goes on with a model that was trained before, by its own objective and with its own
+/// tokenizer: domain adaptation. data.general=DIR (shards, or text) with data.general_share=0.2
+/// mixes general data among the batches, against forgetting.
+///
 /// A run is described by one TOML table: the built-in defaults, then --config, then --set. The run
 /// directory keeps the result as config.toml; see configs/ for commented recipes.
 #[derive(Debug, clap::Args)]
@@ -44,7 +48,9 @@ use crate::train::step::Trainer;
     warpwright pretrain --objective causal    a GPT\n  \
     warpwright pretrain --resume              go on where a run was stopped\n  \
     warpwright pretrain --preset bert-tiny --set train.steps=300 --out runs/bert\n  \
-    warpwright pretrain --config configs/gpt2-124m.toml --set data.shards=data/books")]
+    warpwright pretrain --config configs/gpt2-124m.toml --set data.shards=data/books\n  \
+    warpwright pretrain --init bert-base/ --set 'data.text=[\"law/\"]' \\\n    \
+    --set train.steps=2000 --set data.general=wiki/ --set data.general_share=0.2 --out runs/law")]
 pub struct PretrainArgs {
     /// A recipe (TOML)
     #[arg(long, value_name = "FILE")]
@@ -52,6 +58,17 @@ pub struct PretrainArgs {
     /// The model to start from; `warpwright plan --help` lists them
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
+    /// Go on with the model of this folder (a run's, or Hugging Face's), on text of yours
+    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
+    pub init: Option<PathBuf>,
+    /// With --init: have the model read this tokenizer's tokens. Those that its own spells alike
+    /// keep their rows, others begin at the mean of all
+    #[arg(long, value_name = "DIR", requires = "init")]
+    pub tokenizer: Option<PathBuf>,
+    /// With --init: have the model take sequences of so many tokens. Learnt positions beyond its
+    /// own begin as copies of these
+    #[arg(long, value_name = "TOKENS", requires = "init")]
+    pub positions: Option<usize>,
     /// What to learn [default: what the preset is for]
     #[arg(long, value_name = "KIND", value_parser = ["masked", "causal"])]
     pub objective: Option<String>,
@@ -63,7 +80,7 @@ pub struct PretrainArgs {
     pub out: Option<PathBuf>,
     /// Go on with the run in the directory, by its own configuration
     #[arg(long, conflicts_with_all =
-        ["config", "preset", "set", "force", "dtype", "device", "gemm", "tuned"])]
+        ["config", "preset", "init", "set", "force", "dtype", "device", "gemm", "tuned"])]
     pub resume: bool,
     /// Replace the run in the directory
     #[arg(long)]
@@ -96,10 +113,14 @@ impl PretrainArgs {
         let device = value("device", self.device.and_then(|device| device.to_possible_value()));
         let gemm = value("train.gemm", self.gemm.and_then(|gemm| gemm.to_possible_value()));
         let tuned = self.tuned.as_ref().map(|_| "train.tuned=true".to_string());
-        let flags = [dtype, device, gemm, tuned].into_iter().flatten();
+        let context = self.positions.map(|positions| format!("model.context={positions}"));
+        let quoted = |path: &PathBuf| format!("data.tokenizer={:?}", path.display().to_string());
+        let tokenizer = self.tokenizer.as_ref().map(quoted);
+        let flags = [dtype, device, gemm, tuned, context, tokenizer].into_iter().flatten();
         Ok(Config::resolve(&Overrides {
             recipe: self.config.clone(),
             preset: self.preset.clone(),
+            init: self.init.clone(),
             objective: self.objective.clone(),
             set: self.set.iter().cloned().chain(flags).collect(),
         })?)
@@ -275,7 +296,8 @@ impl Job<'_> {
 
     fn facts(&self, parameters: u64) -> RunRecord {
         let config = self.config;
-        let preset = config.model.get("preset").and_then(|name| name.as_str());
+        let from = config.model.get("preset").or(config.model.get("init"));
+        let preset = from.and_then(|name| name.as_str());
         let pair = if self.data.arch.pair { " + pairs" } else { "" };
         RunRecord {
             preset: preset.unwrap_or_default().to_string(),

@@ -50,6 +50,8 @@ pub fn run(args: ScoreArgs) -> Result<()> {
 }
 
 impl OnDevice for ScoreArgs {
+    type Done = ();
+
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let ScoreArgs { model, input, tokens, text, .. } = self;
         let predictor = Predictor::open(dev, &model)?;

@@ -146,6 +146,8 @@ struct Feed {
 /// Batches of a data set under one objective. `Send + Sync`.
 pub struct Loader {
     train: Feed,
+    /// Other data, and their share of the training batches.
+    general: Option<(Feed, f64)>,
     heldout: Option<Feed>,
     vocabulary: u32,
     context: usize,
@@ -189,20 +191,45 @@ impl Loader {
         };
         Ok(Loader {
             train: feed(&dataset.train, seed),
+            general: None,
             heldout: dataset.heldout.as_ref().map(|corpus| feed(corpus, HELDOUT_SEED)),
             vocabulary: facts.vocabulary,
             context,
         })
     }
 
+    /// Has a share of the training batches, in (0, 1), come from the training split of other data
+    /// of the same tokenizer: evenly among the others, in an order of their own.
+    pub fn mix(&mut self, general: &Arc<Corpus>, share: f64) {
+        let Feed { packing, masker, pair, rng, tokens } = &self.train;
+        let packing = Packing::new(general.clone(), packing.frame, self.context, *rng);
+        let feed =
+            Feed { packing, masker: masker.clone(), pair: *pair, rng: *rng, tokens: *tokens };
+        self.general = Some((feed, share));
+    }
+
     /// Micro-batch `index` of the endless training stream.
     pub fn batch(&self, index: u64) -> Batch {
-        self.train.batch(index, self.train.tokens, true)
+        self.training(index, true)
     }
 
     /// The same, for a device that masks it with [`Loader::masker`].
     pub fn unmasked(&self, index: u64) -> Batch {
-        self.train.batch(index, self.train.tokens, false)
+        self.training(index, false)
+    }
+
+    fn training(&self, index: u64, masked: bool) -> Batch {
+        let tokens = self.train.tokens;
+        let Some((general, share)) = &self.general else {
+            return self.train.batch(index, tokens, masked);
+        };
+        // General batches among the first so many.
+        let among = |count: u64| (count as f64 * share) as u64;
+        let before = among(index);
+        match among(index + 1) > before {
+            true => general.batch(before, tokens, masked),
+            false => self.train.batch(index - before, tokens, masked),
+        }
     }
 
     /// What masks the training stream, if anything does.

@@ -8,6 +8,7 @@
 //! `vocab.json` + `merges.txt` (GPT-2's own names `encoder.json` + `vocab.bpe` too).
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -77,6 +78,24 @@ pub struct Specials {
     pub mask: Option<u32>,
     /// `<|endoftext|>`, `<|end_of_text|>`
     pub eot: Option<u32>,
+}
+
+/// A token and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub id: u32,
+    /// The bytes of the text that it stands for, without white space around them.
+    pub bytes: Range<usize>,
+    /// Whether it is the first of a word, as the tokenizer divides text.
+    pub begins: bool,
+}
+
+impl Specials {
+    /// By role: pad, unk, cls, sep, mask, eot.
+    pub fn roles(&self) -> [Option<u32>; 6] {
+        let Specials { pad, unk, cls, sep, mask, eot } = *self;
+        [pad, unk, cls, sep, mask, eot]
+    }
 }
 
 /// How the ids of a vocabulary show that a word begins.
@@ -222,6 +241,29 @@ impl Tokenizer {
         encode_with(&self.inner, text)
     }
 
+    /// The same with the place of each token.
+    pub fn pieces(&self, text: &str) -> Result<Vec<Piece>, TokenizerError> {
+        let failed = |e: tokenizers::Error| TokenizerError::Encode(e.to_string());
+        let encoding = self.inner.encode(text, false).map_err(failed)?;
+        let mut pieces: Vec<Piece> = Vec::with_capacity(encoding.len());
+        // The last that was no white space alone: where it ended, and its word.
+        let mut before: Option<(usize, Option<u32>)> = None;
+        let places = encoding.get_offsets().iter().zip(encoding.get_word_ids());
+        for (&id, (&(begin, end), &word)) in encoding.get_ids().iter().zip(places) {
+            let part = text.get(begin..end).unwrap_or_default();
+            let begin = begin + (part.len() - part.trim_start().len());
+            let bytes = begin..begin + part.trim().len();
+            // Not every tokenizer divides at white space.
+            let goes_on = |(end, of): (usize, _)| end >= begin && word.is_some() && of == word;
+            let begins = !before.is_some_and(goes_on);
+            if !bytes.is_empty() {
+                before = Some((bytes.end, word));
+            }
+            pieces.push(Piece { id, bytes, begins });
+        }
+        Ok(pieces)
+    }
+
     /// Ids of a document, in which the names of special tokens are ordinary text: no corpus can
     /// forge an end of text. Where words do not encode by themselves (see `words`), a document
     /// above [`MAX_PART`] bytes is encoded in parts cut at ends of lines, which bounds memory; a
@@ -253,6 +295,11 @@ impl Tokenizer {
     /// The vocabulary's own spelling of an id (`Ġthe`, `##ing`).
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// The id of a spelling.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// One more than the largest id, which is what an embedding table needs.

@@ -1,36 +1,53 @@
-//! Examples as token-flat batches, and the order in which training meets them.
+//! Sequences as token-flat batches, and the order in which training meets them.
 
-use super::examples::{Example, Label};
-use crate::data::Batch;
+use super::examples::Sequence;
 use crate::data::order::Permutation;
+use crate::data::{Batch, IGNORE};
 use crate::model::arch::Task;
 use crate::rng::Philox;
 
-/// Tokens that a pass takes, but for an example that is longer.
+/// Tokens that a pass takes, but for a sequence that is longer.
 pub const TOKENS: usize = 4096;
 
-/// One batch of some examples.
-pub fn batch(task: &Task, examples: &[&Example]) -> Batch {
+/// One batch of some sequences, for a task or, without one, a language model.
+pub fn batch(task: Option<&Task>, sequences: &[&Sequence]) -> Batch {
     let mut batch = Batch { cu_seqlens: vec![0], ..Batch::default() };
-    for example in examples {
-        batch.ids.extend(example.ids.iter().map(|&id| id as i32));
-        batch.types.extend(&example.types);
-        batch.positions.extend(0..example.ids.len() as i32);
+    for sequence in sequences {
+        batch.ids.extend(sequence.ids.iter().map(|&id| id as i32));
+        batch.types.extend(&sequence.types);
+        batch.positions.extend(0..sequence.ids.len() as i32);
         batch.cu_seqlens.push(batch.ids.len() as i32);
-        match &example.label {
-            Label::Class(class) => batch.targets.push(*class as i32),
-            Label::Flags(flags) => {
-                batch.reals.extend(flags.iter().map(|&f| f64::from(u8::from(f))))
-            }
-            Label::Value(value) => batch.reals.push(*value),
-        }
+        batch.targets.extend(&sequence.targets);
+        batch.reals.extend(&sequence.reals);
     }
-    batch.rows = task.rows(&batch.cu_seqlens);
+    batch.rows = match task {
+        Some(task) => task.rows(&batch.cu_seqlens),
+        None => {
+            // Only rows whose loss counts need to reach the head.
+            let counts = |row: &usize| batch.targets[*row] != IGNORE;
+            let rows: Vec<i32> =
+                (0..batch.targets.len()).filter(counts).map(|row| row as i32).collect();
+            batch.targets.retain(|&target| target != IGNORE);
+            Some(rows)
+        }
+    };
     batch
 }
 
-/// Cuts examples of such lengths into passes: neighbours, as many as [`TOKENS`] hold.
-pub fn passes(lengths: impl IntoIterator<Item = usize>) -> Vec<usize> {
+/// Neighbouring sequences, as many at a time as a pass takes.
+pub fn in_passes<'a, 'b>(
+    sequences: &'b [&'a Sequence],
+) -> impl Iterator<Item = &'b [&'a Sequence]> {
+    let mut rest = sequences;
+    passes(sequences.iter().map(|sequence| sequence.ids.len())).into_iter().map(move |count| {
+        let (now, after) = rest.split_at(count);
+        rest = after;
+        now
+    })
+}
+
+/// Cuts sequences of such lengths into passes: neighbours, as many as [`TOKENS`] hold.
+fn passes(lengths: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let (mut passes, mut tokens) = (Vec::new(), 0);
     for length in lengths {
         match passes.last_mut().filter(|_| tokens + length <= TOKENS) {
@@ -47,27 +64,27 @@ pub fn passes(lengths: impl IntoIterator<Item = usize>) -> Vec<usize> {
     passes
 }
 
-/// The examples of a step, each once an epoch, in an order of the epoch's own; the last step of an
-/// epoch may have fewer.
+/// The sequences of a step, each once an epoch, in an order of the epoch's own; the last step of
+/// an epoch may have fewer.
 #[derive(Debug, Clone, Copy)]
 pub struct Order {
-    pub examples: usize,
-    /// Examples a step.
+    pub sequences: usize,
+    /// Sequences a step.
     pub batch: usize,
     pub seed: u64,
 }
 
 impl Order {
     pub fn steps_an_epoch(&self) -> usize {
-        self.examples.div_ceil(self.batch)
+        self.sequences.div_ceil(self.batch)
     }
 
-    /// The numbers of the examples of step `step`, from 0 on.
+    /// The numbers of the sequences of step `step`, from 0 on.
     pub fn step(&self, step: usize) -> Vec<usize> {
         let (epoch, within) = (step / self.steps_an_epoch(), step % self.steps_an_epoch());
-        let order = Permutation::new(Philox::new(self.seed), epoch as u32, self.examples as u64);
+        let order = Permutation::new(Philox::new(self.seed), epoch as u32, self.sequences as u64);
         let first = within * self.batch;
-        (first..(first + self.batch).min(self.examples))
+        (first..(first + self.batch).min(self.sequences))
             .map(|i| order.at(i as u64) as usize)
             .collect()
     }
@@ -78,8 +95,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_meets_each_example_once() {
-        let order = Order { examples: 11, batch: 4, seed: 3 };
+    fn an_epoch_meets_each_sequence_once() {
+        let order = Order { sequences: 11, batch: 4, seed: 3 };
         let epoch =
             |e: usize| -> Vec<usize> { (0..3).flat_map(|step| order.step(e * 3 + step)).collect() };
         assert_eq!(order.step(2).len(), 3);

@@ -3,18 +3,22 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::examples::Label;
+use super::examples::{Example, Gold};
+use super::questions::{Decoding, Found, decode};
+use super::saying::{argmax, log_sum_exp, tags, words};
 use crate::eval::metrics::bootstrap::{Bootstrap, Interval};
-use crate::eval::metrics::classification::{Confusion, multi_label};
+use crate::eval::metrics::classification::{Confusion, accuracy, multi_label};
+use crate::eval::metrics::entities::ByType;
 use crate::eval::metrics::regression::{mean_squared_error, pearson, spearman};
-use crate::eval::metrics::{Scores, classification};
-use crate::model::arch::TaskKind;
+use crate::eval::metrics::squad::{self, Doubted};
+use crate::eval::metrics::{Scores, Tally};
+use crate::model::arch::{Task, TaskKind};
 
-/// What a model is judged by; larger is better.
+/// What a model is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Metric {
-    /// Right answers; of several labels, all of an example's
+    /// Right answers: of several labels, all of an example's; of words and tokens, each
     Accuracy,
     /// F1, the mean over classes or labels
     F1,
@@ -26,26 +30,28 @@ pub enum Metric {
     Pearson,
     /// Spearman correlation
     Spearman,
-    /// Mean squared error, negative
+    /// Mean squared error
     Mse,
+    /// F1 of whole entities, as seqeval's
+    EntityF1,
+    /// Answers that are a right one to the word, as SQuAD's
+    Exact,
+    /// F1 of the words of answers, as SQuAD's
+    AnswerF1,
+    /// Perplexity of a token
+    Perplexity,
 }
 
 impl Metric {
-    /// The one that a kind of task is judged by where none is named.
-    pub fn of(kind: TaskKind) -> Metric {
+    /// Those that a kind of task has, the one that it is judged by first; of none, completions'.
+    pub fn all(kind: Option<TaskKind>) -> &'static [Metric] {
         match kind {
-            TaskKind::Flags => Metric::MicroF1,
-            TaskKind::Values => Metric::Pearson,
-            _ => Metric::Accuracy,
-        }
-    }
-
-    /// Those that a kind of task has.
-    pub fn all(kind: TaskKind) -> &'static [Metric] {
-        match kind {
-            TaskKind::Flags => &[Metric::Accuracy, Metric::MicroF1, Metric::F1],
-            TaskKind::Values => &[Metric::Pearson, Metric::Spearman, Metric::Mse],
-            _ => &[Metric::Accuracy, Metric::F1, Metric::Matthews],
+            Some(TaskKind::Classes) => &[Metric::Accuracy, Metric::F1, Metric::Matthews],
+            Some(TaskKind::Flags) => &[Metric::MicroF1, Metric::F1, Metric::Accuracy],
+            Some(TaskKind::Values) => &[Metric::Pearson, Metric::Spearman, Metric::Mse],
+            Some(TaskKind::Tokens) => &[Metric::EntityF1, Metric::Accuracy],
+            Some(TaskKind::Spans) => &[Metric::AnswerF1, Metric::Exact],
+            None => &[Metric::Perplexity, Metric::Accuracy],
         }
     }
 
@@ -57,133 +63,302 @@ impl Metric {
             Metric::Matthews => "Matthews",
             Metric::Pearson => "Pearson",
             Metric::Spearman => "Spearman",
-            Metric::Mse => "−MSE",
+            Metric::Mse => "MSE",
+            Metric::EntityF1 => "entity F1",
+            Metric::Exact => "exact",
+            Metric::AnswerF1 => "answer F1",
+            Metric::Perplexity => "perplexity",
+        }
+    }
+
+    /// What a value is worth: more is better. One that is undefined is worth least.
+    pub fn worth(self, value: Option<f64>) -> f64 {
+        let value = value.filter(|value| !value.is_nan());
+        match (self, value) {
+            (_, None) => f64::NEG_INFINITY,
+            (Metric::Mse | Metric::Perplexity, Some(value)) => -value,
+            (_, Some(value)) => value,
         }
     }
 }
 
-/// A model's outputs for examples, and what was right.
+/// What a model said of examples beside what was right.
 #[derive(Debug, Clone)]
 pub struct Predictions {
-    pub kind: TaskKind,
-    /// K
-    pub outputs: usize,
-    /// [examples, K]
-    pub logits: Vec<f64>,
-    pub labels: Vec<Label>,
+    judged: Judged,
+    /// By example, for the worst of them.
+    losses: Vec<f64>,
+    /// By example [rows, K], of all its sequences; of completions none.
+    pub logits: Vec<Vec<f64>>,
+}
+
+/// By example.
+#[derive(Debug, Clone)]
+enum Judged {
+    /// Of so many classes, those that were right and that were said.
+    Classes(usize, Vec<[usize; 2]>),
+    /// The same of labels.
+    Flags(Vec<[Vec<bool>; 2]>),
+    Values(Vec<[f64; 2]>),
+    Tokens(Vec<Tagged>),
+    Spans(Vec<Answered>),
+    Completions(Vec<Continued>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tagged {
+    /// Of whole entities; none where labels are no tags of entities.
+    entities: Option<Tally>,
+    right: usize,
+    words: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    score: squad::Score,
+    /// Had the best answer been given.
+    doubted: Doubted,
+}
+
+/// What a language model came to on an example.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Continued {
+    /// Σ −log p [nats] over its tokens.
+    pub nll: f64,
+    /// Tokens that were the likeliest.
+    pub right: f64,
+    pub tokens: f64,
 }
 
 impl Predictions {
-    /// Logits of example `i`.
-    pub fn row(&self, i: usize) -> &[f64] {
-        &self.logits[i * self.outputs..][..self.outputs]
+    /// Of `examples` by the `logits` [rows, K] of all sequences of each.
+    pub fn of_task(
+        task: &Task,
+        examples: &[Example],
+        logits: Vec<Vec<f64>>,
+        decoding: &Decoding,
+    ) -> Predictions {
+        let k = task.labels.len();
+        let pairs = || examples.iter().zip(&logits);
+        let mut losses: Vec<f64> = pairs().map(|(example, z)| loss(example, z, k)).collect();
+        let judged = match task.kind {
+            TaskKind::Classes => {
+                Judged::Classes(k, pairs().map(|(e, z)| [class(&e.gold), argmax(z)]).collect())
+            }
+            TaskKind::Flags => {
+                let said = |z: &[f64]| z.iter().map(|&z| z > 0.0).collect();
+                Judged::Flags(pairs().map(|(e, z)| [flags(&e.gold).to_vec(), said(z)]).collect())
+            }
+            TaskKind::Values => {
+                Judged::Values(pairs().map(|(e, z)| [value(&e.gold), z[0]]).collect())
+            }
+            TaskKind::Tokens => {
+                Judged::Tokens(pairs().map(|(e, z)| tagged(e, z, &task.labels)).collect())
+            }
+            TaskKind::Spans => {
+                let (answered, wrong) = pairs().map(|(e, z)| answered(e, z, decoding)).unzip();
+                losses = wrong;
+                Judged::Spans(answered)
+            }
+        };
+        Predictions { judged, losses, logits }
     }
 
-    /// The likeliest class of example `i`.
-    pub fn class(&self, i: usize) -> usize {
-        let row = self.row(i);
-        (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap_or(0)
+    /// Of completions.
+    pub fn of_completions(continued: Vec<Continued>) -> Predictions {
+        let losses = continued.iter().map(|c| c.nll / c.tokens.max(1.0)).collect();
+        Predictions { judged: Judged::Completions(continued), losses, logits: vec![] }
     }
 
     /// A metric of all examples; none where it is undefined.
     pub fn metric(&self, metric: Metric) -> Option<f64> {
-        self.of(metric, &(0..self.labels.len()).collect::<Vec<_>>())
+        self.of(metric, &(0..self.losses.len()).collect::<Vec<_>>())
     }
 
-    /// The same with an interval of 95%, by bootstrap.
+    /// The same with an interval of 95%, by bootstrap over examples.
     pub fn interval(&self, metric: Metric, seed: u64) -> Option<Interval> {
         let bootstrap = Bootstrap { seed, ..Bootstrap::default() };
-        bootstrap.interval(self.labels.len(), |picked| self.of(metric, picked))
+        bootstrap.interval(self.losses.len(), |picked| self.of(metric, picked))
     }
 
     /// Of the examples `picked`.
     fn of(&self, metric: Metric, picked: &[usize]) -> Option<f64> {
-        match self.kind {
-            TaskKind::Values => {
-                let gold: Vec<f64> = picked.iter().map(|&i| value(&self.labels[i])).collect();
-                let found: Vec<f64> = picked.iter().map(|&i| self.row(i)[0]).collect();
-                match metric {
-                    Metric::Pearson => pearson(&gold, &found),
-                    Metric::Spearman => spearman(&gold, &found),
-                    _ => mean_squared_error(&gold, &found).map(|error| -error),
-                }
-            }
-            TaskKind::Flags => {
-                let gold: Vec<bool> =
-                    picked.iter().flat_map(|&i| flags(&self.labels[i])).copied().collect();
-                let found: Vec<bool> =
-                    picked.iter().flat_map(|&i| self.row(i)).map(|&z| z > 0.0).collect();
-                let rows = |flags: &[bool]| -> Vec<Vec<bool>> {
-                    flags.chunks(self.outputs).map(<[bool]>::to_vec).collect()
-                };
-                let tallies = multi_label(self.outputs, &gold, &found);
-                match metric {
-                    Metric::Accuracy => classification::accuracy(&rows(&gold), &rows(&found)),
-                    Metric::F1 => Some(Scores::macro_mean(&tallies).f1),
-                    _ => Some(Scores::micro(&tallies).f1),
-                }
-            }
-            _ => {
-                let confusion = self.confusion(picked);
+        match &self.judged {
+            Judged::Classes(k, pairs) => {
+                let confusion = confusion(*k, picked.iter().map(|&i| pairs[i]));
                 match metric {
                     Metric::F1 => Some(confusion.macro_mean().f1),
                     Metric::Matthews => Some(confusion.matthews()),
                     _ => confusion.accuracy(),
                 }
             }
+            Judged::Flags(pairs) => {
+                let [gold, said] = [0, 1].map(|which| -> Vec<&Vec<bool>> {
+                    picked.iter().map(|&i| &pairs[i][which]).collect()
+                });
+                let labels = gold.first()?.len();
+                let flat = |rows: &[&Vec<bool>]| -> Vec<bool> {
+                    rows.iter().flat_map(|row| row.iter().copied()).collect()
+                };
+                let tallies = multi_label(labels, &flat(&gold), &flat(&said));
+                match metric {
+                    Metric::Accuracy => accuracy(&gold, &said),
+                    Metric::F1 => Some(Scores::macro_mean(&tallies).f1),
+                    _ => Some(Scores::micro(&tallies).f1),
+                }
+            }
+            Judged::Values(pairs) => {
+                let [gold, said] = [0, 1]
+                    .map(|which| -> Vec<f64> { picked.iter().map(|&i| pairs[i][which]).collect() });
+                match metric {
+                    Metric::Pearson => pearson(&gold, &said),
+                    Metric::Spearman => spearman(&gold, &said),
+                    _ => mean_squared_error(&gold, &said),
+                }
+            }
+            Judged::Tokens(tagged) => {
+                let picked = || picked.iter().map(|&i| tagged[i]);
+                match metric {
+                    Metric::EntityF1 => {
+                        let tallies = picked().map(|t| t.entities).collect::<Option<Vec<_>>>()?;
+                        Some(Scores::micro(&tallies).f1)
+                    }
+                    _ => ratio(
+                        picked().map(|t| t.right as f64).sum(),
+                        picked().map(|t| t.words as f64).sum(),
+                    ),
+                }
+            }
+            Judged::Spans(answered) => {
+                let score = |i: &usize| match metric {
+                    Metric::Exact => answered[*i].score.exact,
+                    _ => answered[*i].score.f1,
+                };
+                ratio(picked.iter().map(score).sum(), picked.len() as f64)
+            }
+            Judged::Completions(continued) => {
+                let sum = |of: fn(&Continued) -> f64| -> f64 {
+                    picked.iter().map(|&i| of(&continued[i])).sum()
+                };
+                let tokens = sum(|c| c.tokens);
+                match metric {
+                    Metric::Perplexity => ratio(sum(|c| c.nll), tokens).map(f64::exp),
+                    _ => ratio(sum(|c| c.right), tokens),
+                }
+            }
         }
     }
 
-    /// How often classes were taken for one another.
-    pub fn confusion(&self, picked: &[usize]) -> Confusion {
-        let gold: Vec<usize> = picked.iter().map(|&i| class(&self.labels[i])).collect();
-        let found: Vec<usize> = picked.iter().map(|&i| self.class(i)).collect();
-        Confusion::new(self.outputs, &gold, &found)
+    /// How often classes were taken for one another; rows are what was right.
+    pub fn confusion(&self) -> Option<Vec<Vec<u64>>> {
+        let Judged::Classes(k, pairs) = &self.judged else { return None };
+        let counts = confusion(*k, pairs.iter().copied());
+        let row = |gold| (0..*k).map(|said| counts.count(gold, said)).collect();
+        Some((0..*k).map(row).collect())
+    }
+
+    /// Of questions: the threshold of doubt that would have been best, and the F1 that it earns.
+    pub fn best_threshold(&self) -> Option<(f64, f64)> {
+        let Judged::Spans(answered) = &self.judged else { return None };
+        let doubted: Vec<Doubted> = answered.iter().map(|a| a.doubted).collect();
+        let (threshold, percent) = squad::best_threshold(&doubted)?;
+        Some((threshold, percent / 100.0))
     }
 
     /// The examples with the largest losses, the worst first.
     pub fn worst(&self, count: usize) -> Vec<(usize, f64)> {
-        let mut losses: Vec<(usize, f64)> =
-            (0..self.labels.len()).map(|i| (i, self.loss(i))).collect();
+        let mut losses: Vec<(usize, f64)> = self.losses.iter().copied().enumerate().collect();
         losses.sort_by(|a, b| b.1.total_cmp(&a.1));
         losses.truncate(count);
         losses
     }
+}
 
-    fn loss(&self, i: usize) -> f64 {
-        let row = self.row(i);
-        match &self.labels[i] {
-            Label::Class(class) => {
-                let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                row.iter().map(|z| (z - top).exp()).sum::<f64>().ln() + top - row[*class]
-            }
-            Label::Flags(flags) => {
-                let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
-                let each = row.iter().zip(flags);
-                each.map(|(&z, &flag)| softplus(if flag { -z } else { z })).sum::<f64>()
-            }
-            Label::Value(value) => (row[0] - value).powi(2),
+fn confusion(k: usize, pairs: impl Iterator<Item = [usize; 2]>) -> Confusion {
+    let (gold, said): (Vec<usize>, Vec<usize>) = pairs.map(|[gold, said]| (gold, said)).unzip();
+    Confusion::new(k, &gold, &said)
+}
+
+/// None of nothing.
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+/// How wrong logits [rows, k] are [nats; of numbers their square]; of questions, see
+/// [`Predictions::of_task`].
+fn loss(example: &Example, logits: &[f64], k: usize) -> f64 {
+    let nll = |row: &[f64], class: usize| log_sum_exp(row) - row[class];
+    match &example.gold {
+        Gold::Class(class) => nll(logits, *class),
+        Gold::Flags(flags) => {
+            let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+            let each = logits.iter().zip(flags);
+            each.map(|(&z, &flag)| softplus(if flag { -z } else { z })).sum()
         }
+        Gold::Value(value) => (logits[0] - value).powi(2),
+        Gold::Words(words, _) => {
+            let targets = example.sequences.iter().flat_map(|sequence| &sequence.targets);
+            let rows = targets.zip(logits.chunks_exact(k)).filter(|(target, _)| **target >= 0);
+            let total: f64 = rows.map(|(&target, row)| nll(row, target as usize)).sum();
+            total / words.len().max(1) as f64
+        }
+        Gold::Answers(_) | Gold::Completion => 0.0,
     }
 }
 
-fn class(label: &Label) -> usize {
-    match label {
-        Label::Class(class) => *class,
+fn tagged(example: &Example, logits: &[f64], labels: &[String]) -> Tagged {
+    let Gold::Words(_, classes) = &example.gold else { unreachable!("{:?}", example.gold) };
+    let said = words(example, logits, labels.len());
+    let right = said
+        .iter()
+        .zip(classes)
+        .filter(|(said, gold)| said.as_ref().is_some_and(|said| said.class == **gold));
+    let gold: Vec<&str> = classes.iter().map(|&class| labels[class].as_str()).collect();
+    let entities = ByType::sentence(&gold, &tags(&said, labels)).ok();
+    Tagged {
+        right: right.count(),
+        words: classes.len(),
+        entities: entities.map(|by_type| by_type.total()),
+    }
+}
+
+/// What an answer earns, and how wrong it is: 1 − F1 as far as the model is sure of it.
+fn answered(example: &Example, logits: &[f64], decoding: &Decoding) -> (Answered, f64) {
+    let Gold::Answers(golds) = &example.gold else { unreachable!("{:?}", example.gold) };
+    let decoded = decode(&example.sequences, logits, decoding);
+    let score = |found: Option<&Found>| {
+        let answer = found.map_or("", |found| &example.text[found.bytes.clone()]);
+        match decoding.threshold {
+            None if !golds.is_empty() => squad::v1(answer, golds),
+            _ => squad::v2(answer, golds),
+        }
+    };
+    let given = score(decoded.answer());
+    let doubted = Doubted {
+        doubt: decoded.doubt(),
+        score: score(decoded.spans.first()).f1,
+        answerable: !golds.is_empty(),
+    };
+    (Answered { score: given, doubted }, (1.0 - given.f1) * decoded.probability())
+}
+
+fn class(gold: &Gold) -> usize {
+    match gold {
+        Gold::Class(class) => *class,
         other => unreachable!("a class, not {other:?}"),
     }
 }
 
-fn flags(label: &Label) -> &[bool] {
-    match label {
-        Label::Flags(flags) => flags,
+fn flags(gold: &Gold) -> &[bool] {
+    match gold {
+        Gold::Flags(flags) => flags,
         other => unreachable!("flags, not {other:?}"),
     }
 }
 
-fn value(label: &Label) -> f64 {
-    match label {
-        Label::Value(value) => *value,
+fn value(gold: &Gold) -> f64 {
+    match gold {
+        Gold::Value(value) => *value,
         other => unreachable!("a number, not {other:?}"),
     }
 }

@@ -29,6 +29,13 @@ pub struct Record {
     fields: Map<String, Value>,
 }
 
+impl Record {
+    /// The field of a column that need not be there.
+    pub fn get(&self, column: &str) -> Option<&Value> {
+        self.fields.get(column)
+    }
+}
+
 /// The rows of a file.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -69,12 +76,27 @@ impl Table {
         }
     }
 
+    /// A row's list of names; numbers as they are written.
+    ///
+    /// # Errors
+    /// A row without it, or where it is no such list.
+    pub fn names(&self, record: &Record, column: &str) -> Result<Vec<String>, TableError> {
+        let name = |value: &Value| match value {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let list = self.value(record, column)?.as_array();
+        let names = list.and_then(|list| list.iter().map(name).collect());
+        names.ok_or_else(|| self.wrong(record, format!("{column} is not a list of names")))
+    }
+
     /// A row's field as it is.
     ///
     /// # Errors
     /// A row without it.
     pub fn value<'a>(&self, record: &'a Record, column: &str) -> Result<&'a Value, TableError> {
-        record.fields.get(column).ok_or_else(|| TableError::Column {
+        record.get(column).ok_or_else(|| TableError::Column {
             path: self.path.clone(),
             column: column.into(),
             there: record.fields.keys().cloned().collect(),

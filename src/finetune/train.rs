@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use super::batches::{Order, batch, passes};
-use super::examples::{Example, Label};
-use super::outcome::{Metric, Predictions};
+use super::batches::{Order, batch, in_passes};
+use super::examples::{Example, Gold, Sequence};
+use super::outcome::{Continued, Metric, Predictions};
+use super::questions::Decoding;
+use crate::data::Batch;
 use crate::device::{Buffer, Device};
 use crate::hf::{LoadError, LoadReport, ModelDir};
-use crate::model::arch::{Arch, ArchError, Task, TaskKind};
+use crate::model::arch::{Arch, ArchError, Task};
 use crate::model::batch::Capacity;
 use crate::ops::optimizer::{Rule, Update};
 use crate::train::schedule::Schedule;
@@ -17,7 +19,7 @@ use crate::train::step::{Layered, StepKey, Trainer};
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub epochs: usize,
-    /// Examples a step.
+    /// Sequences a step.
     pub batch: usize,
     pub rule: Rule,
     /// Its warm-up is in steps.
@@ -31,6 +33,8 @@ pub struct Settings {
     /// Epochs in a row without a better metric after which to stop; 0 for never.
     pub patience: usize,
     pub metric: Metric,
+    /// Of answers to questions.
+    pub decoding: Decoding,
     pub seed: u64,
 }
 
@@ -74,7 +78,8 @@ pub struct Finetuned {
     pub report: LoadReport,
 }
 
-/// Finetunes the model of `dir` as `arch`, which has a task, on `train`; chooses by `held`.
+/// Finetunes the model of `dir` as `arch`, which has a task or, for completions, none, on `train`;
+/// chooses by `held`.
 ///
 /// # Errors
 /// A model that does not load, a device that fails, a loss that is not finite.
@@ -86,17 +91,18 @@ pub fn finetune<D: Device>(
     settings: &Settings,
     mut each: impl FnMut(Epoch),
 ) -> Result<Finetuned, TrainError> {
-    let task = arch.task.as_ref().expect("the arch of a task");
-    let order = Order { examples: train.len(), batch: settings.batch, seed: settings.seed };
+    let learnt: Vec<&Sequence> = train.iter().flat_map(|example| &example.sequences).collect();
+    let judged: Vec<&Sequence> = held.iter().flat_map(|example| &example.sequences).collect();
+    let order = Order { sequences: learnt.len(), batch: settings.batch, seed: settings.seed };
     let (steps, an_epoch) = (settings.epochs * order.steps_an_epoch(), order.steps_an_epoch());
-    let (capacity, most) = room(task, train, held, &order, steps);
+    let micros = |step: usize| -> Vec<Batch> {
+        let picked: Vec<&Sequence> = order.step(step).into_iter().map(|i| learnt[i]).collect();
+        in_passes(&picked).map(|pass| batch(arch.task.as_ref(), pass)).collect()
+    };
+    let (capacity, most) = room(arch, (0..steps).map(micros), &judged);
     let mut trainer = Trainer::new(dev, arch, capacity, most, None, settings.decay)?;
     trainer.initialise(dev, settings.seed);
-    let master = &mut trainer.state.master;
-    let report = dir.load_as(arch, &trainer.model.layout.table, |param, start, values| {
-        master.write(param.span.start + start, values);
-    })?;
-    dev.store(&mut trainer.model.params, &trainer.state.master);
+    let report = trainer.take_weights(dev, dir)?;
     trainer.scale_rates(arch, &settings.layered);
     if !settings.weights.is_empty() {
         trainer.model.weigh(dev, settings.weights.clone());
@@ -107,10 +113,10 @@ pub fn finetune<D: Device>(
     for number in 1..=settings.epochs {
         let (begun, mut loss) = (Instant::now(), 0.0);
         for step in (number - 1) * an_epoch..number * an_epoch {
-            loss += take(dev, &mut trainer, task, train, &order, settings, (step, steps))?;
+            loss += take(dev, &mut trainer, &micros(step), settings, [step, steps])?;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let predictions = predict(dev, &mut trainer, task, held);
+        let predictions = predict(dev, &mut trainer, held, settings);
         let epoch = Epoch {
             number,
             loss: loss / an_epoch as f64,
@@ -119,8 +125,8 @@ pub fn finetune<D: Device>(
         };
         each(epoch);
         epochs.push(epoch);
-        let value = |at: usize| epochs[at].metric.unwrap_or(f64::NEG_INFINITY);
-        if best.as_ref().is_none_or(|(at, ..)| value(number - 1) > value(*at)) {
+        let worth = |at: usize| settings.metric.worth(epochs[at].metric);
+        if best.as_ref().is_none_or(|(at, ..)| worth(number - 1) > worth(*at)) {
             best = Some((number - 1, trainer.state.master.to_vec(), predictions));
         }
         let since = number - 1 - best.as_ref().map_or(0, |(at, ..)| *at);
@@ -132,24 +138,14 @@ pub fn finetune<D: Device>(
     Ok(Finetuned { arena, predictions, epochs, best, report })
 }
 
-/// One step; its loss.
+/// One step of so many; its loss.
 fn take<D: Device>(
     dev: &D,
     trainer: &mut Trainer<D>,
-    task: &Task,
-    train: &[Example],
-    order: &Order,
+    micros: &[Batch],
     settings: &Settings,
-    (step, steps): (usize, usize),
+    [step, steps]: [usize; 2],
 ) -> Result<f64, TrainError> {
-    let picked: Vec<&Example> = order.step(step).into_iter().map(|i| &train[i]).collect();
-    let mut rest = &picked[..];
-    let mut micros = Vec::new();
-    for count in passes(picked.iter().map(|example| example.ids.len())) {
-        let (now, after) = rest.split_at(count);
-        micros.push(batch(task, now));
-        rest = after;
-    }
     let update = Update {
         rule: settings.rule,
         lr: settings.schedule.at(step as u64, steps as u64),
@@ -157,7 +153,7 @@ fn take<D: Device>(
         stochastic: None,
     };
     let key = StepKey { seed: settings.seed, step: step as u64 };
-    trainer.step(dev, &micros, key, &update);
+    trainer.step(dev, micros, key, &update);
     let outcome = trainer.outcome();
     match dev.fault() {
         Some(fault) => Err(TrainError::Device(fault)),
@@ -166,80 +162,94 @@ fn take<D: Device>(
     }
 }
 
-/// The model's outputs for examples.
-pub fn predict<D: Device>(
+/// What the model says of examples.
+fn predict<D: Device>(
     dev: &D,
     trainer: &mut Trainer<D>,
+    examples: &[Example],
+    settings: &Settings,
+) -> Predictions {
+    let Some(task) = trainer.model.arch.task.clone() else {
+        // One by one, so that each has its own loss, and logits of all rows never exist.
+        let sequences = examples.iter().flat_map(|example| &example.sequences);
+        let continued = sequences.map(|sequence| {
+            let outcome = trainer.evaluate(dev, &[batch(None, &[sequence])]);
+            let tokens = outcome.labelled as f64;
+            Continued { nll: outcome.loss * tokens, right: outcome.accuracy * tokens, tokens }
+        });
+        return Predictions::of_completions(continued.collect());
+    };
+    let logits = logits(&task, examples, |batch| trainer.task_logits(dev, batch));
+    Predictions::of_task(&task, examples, logits, &settings.decoding)
+}
+
+/// By example, the logits [rows, K] of all its sequences, `of` each batch.
+pub fn logits(
     task: &Task,
     examples: &[Example],
-) -> Predictions {
-    let all: Vec<&Example> = examples.iter().collect();
-    let mut logits = Vec::with_capacity(examples.len() * task.labels.len());
-    let mut rest = &all[..];
-    for count in passes(examples.iter().map(|example| example.ids.len())) {
-        let (now, after) = rest.split_at(count);
-        logits.extend(trainer.task_logits(dev, &batch(task, now)));
+    mut of: impl FnMut(&Batch) -> Vec<f64>,
+) -> Vec<Vec<f64>> {
+    let all: Vec<&Sequence> = examples.iter().flat_map(|example| &example.sequences).collect();
+    let batches = in_passes(&all).map(|pass| batch(Some(task), pass));
+    let flat: Vec<f64> = batches.flat_map(|batch| of(&batch)).collect();
+    let mut rest = &flat[..];
+    let of_example = |example: &Example| {
+        let rows: usize = match task.kind.is_of_sequences() {
+            true => example.sequences.len(),
+            false => example.sequences.iter().map(|sequence| sequence.ids.len()).sum(),
+        };
+        let (own, after) = rest.split_at(rows * task.labels.len());
         rest = after;
-    }
-    let labels = examples.iter().map(|example| example.label.clone()).collect();
-    Predictions { kind: task.kind, outputs: task.labels.len(), logits, labels }
-}
-
-/// Room for every pass of all steps and of the held-out examples, and the passes of a step at most.
-fn room(
-    task: &Task,
-    train: &[Example],
-    held: &[Example],
-    order: &Order,
-    steps: usize,
-) -> (Capacity, usize) {
-    let reals = matches!(task.kind, TaskKind::Flags | TaskKind::Values);
-    let labels = if reals { task.labels.len() } else { 0 };
-    let mut capacity = Capacity::default();
-    let mut see = |lengths: &[usize]| {
-        let counts = passes(lengths.iter().copied());
-        let (passes, mut rest) = (counts.len(), lengths);
-        for count in counts {
-            let (now, after) = rest.split_at(count);
-            let tokens = now.iter().sum();
-            capacity = capacity.max(Capacity {
-                tokens,
-                sequences: count,
-                rows: tokens,
-                reals: count * labels,
-            });
-            rest = after;
-        }
-        passes
+        own.to_vec()
     };
-    let mut most = 1;
-    for step in 0..steps {
-        let lengths: Vec<usize> = order.step(step).iter().map(|&i| train[i].ids.len()).collect();
-        most = most.max(see(&lengths));
-    }
-    see(&held.iter().map(|example| example.ids.len()).collect::<Vec<_>>());
-    (capacity, most)
+    examples.iter().map(of_example).collect()
 }
 
-/// Weights that make up for how often classes occur: N / (K n_k), as scikit-learn's "balanced";
-/// 1 of a class that does not.
+/// Room for every pass of all steps and of the held-out sequences, and the passes of a step at
+/// most.
+fn room(
+    arch: &Arch,
+    steps: impl Iterator<Item = Vec<Batch>>,
+    held: &[&Sequence],
+) -> (Capacity, usize) {
+    let mut capacity = Capacity::default();
+    let mut most = 1;
+    for micros in steps {
+        most = most.max(micros.len());
+        capacity = micros.iter().map(of).fold(capacity, Capacity::max);
+    }
+    let held = in_passes(held).map(|pass| batch(arch.task.as_ref(), pass));
+    (held.map(|batch| of(&batch)).fold(capacity, Capacity::max), most)
+}
+
+/// What a batch needs; its rows may reach the head one by one.
+fn of(batch: &Batch) -> Capacity {
+    Capacity { rows: batch.ids.len(), ..Capacity::of(batch, false) }
+}
+
+/// Weights that make up for how often classes occur: N / (K n_k), as scikit-learn's "balanced",
+/// over sequences or words; 1 of a class that does not.
 pub fn balanced(examples: &[Example], outputs: usize) -> Vec<f64> {
     let mut counts = vec![0usize; outputs];
+    let mut all = 0;
     for example in examples {
-        match &example.label {
-            Label::Class(class) => counts[*class] += 1,
-            Label::Flags(flags) => {
-                flags
-                    .iter()
-                    .zip(&mut counts)
-                    .for_each(|(&flag, count)| *count += usize::from(flag));
+        match &example.gold {
+            Gold::Class(class) => counts[*class] += 1,
+            Gold::Flags(flags) => {
+                let each = flags.iter().zip(&mut counts);
+                each.for_each(|(&flag, count)| *count += usize::from(flag));
             }
-            Label::Value(_) => {}
+            Gold::Words(_, classes) => classes.iter().for_each(|&class| counts[class] += 1),
+            Gold::Value(_) | Gold::Answers(_) | Gold::Completion => {}
         }
+        all += match &example.gold {
+            Gold::Words(_, classes) => classes.len(),
+            _ => 1,
+        };
     }
     let share = |&count: &usize| match count {
         0 => 1.0,
-        _ => examples.len() as f64 / (outputs * count) as f64,
+        _ => all as f64 / (outputs * count) as f64,
     };
     counts.iter().map(share).collect()
 }

@@ -17,6 +17,7 @@ use super::families as of;
 use super::keys::Keys;
 use super::safe::FloatType;
 use super::task;
+use crate::data::tokenizer::Specials;
 use crate::model::arch::{Arch, ArchError, Family, Positions};
 
 /// Why a `config.json` cannot be read, or a model cannot be described by one.
@@ -67,6 +68,20 @@ pub struct SpecialIds {
     pub cls: Option<usize>,
     pub sep: Option<usize>,
     pub mask: Option<usize>,
+}
+
+impl From<&Specials> for SpecialIds {
+    fn from(specials: &Specials) -> Self {
+        let id = |id: Option<u32>| id.map(|id| id as usize);
+        SpecialIds {
+            bos: id(specials.eot),
+            eos: id(specials.eot),
+            pad: id(specials.pad),
+            cls: id(specials.cls),
+            sep: id(specials.sep),
+            mask: id(specials.mask),
+        }
+    }
 }
 
 impl SpecialIds {

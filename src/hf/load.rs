@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::config::{ConfigError, SpecialIds, read_config, read_ids};
 use super::names::{Piece, base_prefix, decoder_weight, pieces, twin};
+use super::resize::{self, Rows};
 use super::safe::{SafeError, SafeFile, Stored};
 use super::save::{CHUNK, transpose};
 use crate::model::arch::Arch;
@@ -62,6 +63,11 @@ pub enum LoadError {
          model?", path.display()
     )]
     Shape { path: PathBuf, name: String, got: Vec<usize>, want: Vec<usize> },
+    #[error(
+        "tensor {name} of {} holds values that are not numbers (NaN or infinite): the model went \
+         astray in its training; take an earlier checkpoint of it", path.display()
+    )]
+    NotFinite { path: PathBuf, name: String },
 }
 
 fn and_more(others: usize) -> String {
@@ -81,10 +87,15 @@ pub struct LoadReport {
 /// A Hugging Face directory, its `config.json` understood and its weights mapped.
 #[derive(Debug)]
 pub struct ModelDir {
+    /// At the sizes that it is to have (see `resize`).
     pub arch: Arch,
     pub ids: SpecialIds,
     /// `config.json` as it is.
     pub config: Value,
+    /// At the sizes that it is stored in.
+    pub(super) stored: Arch,
+    /// By id, the stored id whose rows it takes, where the vocabulary is another.
+    pub(super) tokens: Option<Rows>,
     dir: PathBuf,
     files: Vec<SafeFile>,
     /// Tensor name → its file.
@@ -118,7 +129,8 @@ impl ModelDir {
             places.extend(file.names().into_iter().map(|name| (name, i)));
         }
         let ids = read_ids(&config);
-        Ok(ModelDir { arch, ids, config, dir: dir.to_path_buf(), files, places })
+        let (dir, stored, tokens) = (dir.to_path_buf(), arch.clone(), None);
+        Ok(ModelDir { arch, ids, config, stored, tokens, dir, files, places })
     }
 
     /// Streams every parameter of `table` (that of [`ModelDir::arch`]) into
@@ -127,7 +139,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// [`LoadError::Missing`], [`LoadError::Shape`] or [`LoadError::File`], before the first call
-    /// of `sink`.
+    /// of `sink`; [`LoadError::NotFinite`], which only the values show, after it.
     pub fn load(
         &self,
         table: &ParamTable,
@@ -152,7 +164,7 @@ impl ModelDir {
         let mut used = BTreeSet::new();
         let mut absent = Vec::new();
         for piece in pieces(arch, table) {
-            match self.find(&piece, &mut used)? {
+            match self.find(&piece, &table.params[piece.param], &mut used)? {
                 Some(stored) => found.push((piece, stored)),
                 None if may_be_missing(&table.params[piece.param]) => {
                     report.missing.push(piece.name)
@@ -168,7 +180,20 @@ impl ModelDir {
         report.leftover = names.cloned().collect();
         report.leftover.sort();
         for (piece, stored) in found {
-            stream(&piece, &table.params[piece.param], &stored, &mut sink);
+            let param = &table.params[piece.param];
+            let mut finite = true;
+            let mut checked = |param: &Param, start: usize, values: &[f64]| {
+                finite &= values.iter().all(|value| value.is_finite());
+                sink(param, start, values);
+            };
+            match self.rows(&param.name) {
+                Some(rows) => resize::stream(&piece, param, &stored, &rows, &mut checked),
+                None => stream(&piece, param, &stored, &mut checked),
+            }
+            if !finite {
+                let (path, name) = (self.dir.clone(), piece.name);
+                return Err(LoadError::NotFinite { path, name });
+            }
         }
         Ok(report)
     }
@@ -177,6 +202,7 @@ impl ModelDir {
     fn find(
         &self,
         piece: &Piece,
+        param: &Param,
         used: &mut BTreeSet<String>,
     ) -> Result<Option<Stored<'_>>, LoadError> {
         let names = self.aliases(&piece.name);
@@ -185,8 +211,10 @@ impl ModelDir {
         };
         let file = &self.files[at];
         let Some(stored) = file.get(name)? else { return Ok(None) };
-        if stored.shape != piece.shape {
-            let (got, want) = (stored.shape.to_vec(), piece.shape.clone());
+        let mut want = piece.shape.clone();
+        want[0] = self.stored_rows(&param.name).unwrap_or(want[0]);
+        if stored.shape != want {
+            let got = stored.shape.to_vec();
             let (path, name) = (file.path.clone(), name.clone());
             return Err(LoadError::Shape { path, name, got, want });
         }

@@ -11,6 +11,7 @@ mod families;
 mod keys;
 pub mod load;
 pub mod names;
+mod resize;
 pub mod safe;
 pub mod save;
 mod task;

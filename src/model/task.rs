@@ -122,6 +122,21 @@ impl<D: Device> Model<D> {
         labelled.weight.write(0, &[if total > 0.0 { total } else { 1.0 }]);
     }
 
+    /// Logits [M, K] of a batch; dropout is off.
+    pub fn read_task_logits(
+        &self,
+        dev: &D,
+        acts: &mut Activations<D>,
+        batch: &DeviceBatch<D>,
+    ) -> Vec<f64> {
+        self.forward(dev, acts, batch, None);
+        self.task_logits(dev, acts, batch, None);
+        let (task, _, _, rows) = self.task_at(batch);
+        let mut logits = vec![0.0; rows * task.labels.len()];
+        acts.head.task.as_ref().expect("activations of a task").logits.read(0, &mut logits);
+        logits
+    }
+
     /// Leaves logits [M, K] in `acts.head.task`.
     pub fn task_logits(
         &self,

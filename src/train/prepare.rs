@@ -1,6 +1,6 @@
 //! From a configuration to batches: finds or makes the tokens, and fits the model to them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::spawn;
 
@@ -9,11 +9,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::{Config, ConfigError};
 use crate::data::formats::GPT2_EOT;
 use crate::data::ingest::{Ingest, IngestError, TokenizerFrom};
-use crate::data::tokenizer::Specials;
+use crate::data::tokenizer::TokenizerError;
 use crate::data::{
     Batch, Dataset, DatasetError, Facts, Loader, LoaderError, Manifest, Tokenizer, shipped, sources,
 };
-use crate::hf::SpecialIds;
+use crate::hf::{LoadError, ModelDir, SpecialIds};
 use crate::model::arch::{Arch, Family, Positions};
 use crate::model::batch::Capacity;
 
@@ -29,6 +29,8 @@ pub struct Prepared {
     pub baseline: Option<f64>,
     /// What the user should hear about the data.
     pub notes: Vec<String>,
+    /// The model that goes on learning, at the sizes of `arch`.
+    pub init: Option<ModelDir>,
     /// The verdict on data that are too many to be checked before the first step.
     checking: Option<Receiver<Result<(), DatasetError>>>,
 }
@@ -49,6 +51,21 @@ pub enum PrepareError {
     Dataset(#[from] DatasetError),
     #[error(transparent)]
     Loader(#[from] LoaderError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(
+        "model.init goes on with text of yours: --set data.text=[\"FILE\"], or data.shards=DIR of \
+         `data tokenize --tokenizer MODEL`"
+    )]
+    NoText,
+    #[error(
+        "{path}: these shards are not of the tokenizer of {tokenizer}: make them with `data \
+         tokenize --tokenizer {tokenizer}`, or have the model read their tokens with --tokenizer \
+         {path}"
+    )]
+    OtherTokenizer { path: PathBuf, tokenizer: PathBuf },
 }
 
 impl Prepared {
@@ -72,6 +89,7 @@ impl Prepared {
         let mut dataset = dataset(config, folder, &mut notes)?;
         let tokenizer = dataset.tokenizer.take();
         let mut arch = config.arch(tokenizer.as_ref().map(Tokenizer::vocabulary))?;
+        let init = config.init().map(|from| init(config, &from, &arch, &mut notes)).transpose()?;
         let facts = match &tokenizer {
             Some(tokenizer) => Facts::from(tokenizer),
             None => {
@@ -80,19 +98,30 @@ impl Prepared {
             }
         };
         let specials = facts.specials;
-        if let (Family::Roberta, Positions::Learned { offset }, Some(pad)) =
+        if let Some(init) = &init {
+            arch.positions = init.arch.positions;
+        } else if let (Family::Roberta, Positions::Learned { offset }, Some(pad)) =
             (arch.family, &mut arch.positions, specials.pad)
         {
             // RoBERTa counts positions from one after the padding token's id.
             *offset = pad as usize + 1;
         }
         let (micro, context) = (config.micro(), config.batch.context);
-        let loader = Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
+        let mut loader =
+            Loader::new(&dataset, &facts, &config.objective, micro, context, config.seed)?;
+        if let Some(path) = &config.data.general {
+            let general = general(config, path, folder, tokenizer.as_ref())?;
+            loader.mix(&general.train, config.data.general_share);
+            let (documents, share) = (general.train.documents(), 100.0 * config.data.general_share);
+            notes.push(format!("general data: {documents} documents, {share}% of the batches"));
+            general.verify(arch.vocab as u64)?;
+        }
         let epoch = loader.epoch();
         notes.push(epoch.to_string());
         let checking = check(dataset, arch.vocab as u64, at_once)?;
-        let (heldout, baseline, ids) = (Vec::new(), None, ids(&specials));
-        Ok(Prepared { loader, tokenizer, arch, ids, heldout, baseline, notes, checking })
+        let (heldout, baseline) = (Vec::new(), None);
+        let ids = init.as_ref().map_or(SpecialIds::from(&specials), |init| init.ids);
+        Ok(Prepared { loader, tokenizer, arch, ids, heldout, baseline, notes, init, checking })
     }
 
     /// What is known to be wrong with the tokens by now.
@@ -153,8 +182,21 @@ fn dataset(
     notes: &mut Vec<String>,
 ) -> Result<Dataset, PrepareError> {
     let data = &config.data;
+    // The tokenizer that the model's is, or is to be.
+    let tokenizer = data.tokenizer.clone().or(config.init());
     if let Some(shards) = &data.shards {
-        return Ok(Dataset::open(shards, data.end_of_text)?);
+        let mut dataset = Dataset::open(shards, data.end_of_text)?;
+        if let Some(path) = tokenizer {
+            let wanted = Tokenizer::load(&path)?;
+            if dataset.check_tokenizer(wanted.fingerprint()).is_err() {
+                return Err(PrepareError::OtherTokenizer { path: shards.clone(), tokenizer: path });
+            }
+            dataset.tokenizer = Some(wanted);
+        }
+        return Ok(dataset);
+    }
+    if data.text.is_empty() && config.init().is_some() {
+        return Err(PrepareError::NoText);
     }
     if data.text.is_empty() {
         let (manifest, made) = shipped::prepare(folder, data.vocabulary, data.heldout)?;
@@ -163,15 +205,31 @@ fn dataset(
         notes.push(format!("the text that ships with the program, {what}: {documents} documents"));
         return Ok(Dataset::open(folder, None)?);
     }
+    let tokenizer = match tokenizer {
+        Some(path) => TokenizerFrom::Path(path),
+        None => TokenizerFrom::Train { vocabulary: data.vocabulary },
+    };
+    tokenized(config, &data.text, tokenizer, data.heldout, folder)
+}
+
+/// Text as tokens in `folder`, made unless they are there.
+fn tokenized(
+    config: &Config,
+    text: &[PathBuf],
+    tokenizer: TokenizerFrom,
+    heldout: f64,
+    folder: &Path,
+) -> Result<Dataset, PrepareError> {
     // The settings that the tokens there were made with.
-    let settings = toml::to_string(data).expect("a configuration serialises");
-    let recipe = Some(format!("{:016x}", xxh3_64(settings.as_bytes())));
+    let settings = toml::to_string(&config.data).expect("a configuration serialises");
+    let from = format!("{settings}{tokenizer:?}");
+    let recipe = Some(format!("{:016x}", xxh3_64(from.as_bytes())));
     let made = Manifest::read(folder).is_ok_and(|manifest| manifest.recipe == recipe);
     if !made || Dataset::open(folder, None).is_err() {
         let ingest = Ingest {
-            inputs: sources::find(&data.text)?,
-            tokenizer: TokenizerFrom::Train { vocabulary: data.vocabulary },
-            heldout: data.heldout,
+            inputs: sources::find(text)?,
+            tokenizer,
+            heldout,
             replace: true,
             recipe,
             progress: true,
@@ -182,15 +240,45 @@ fn dataset(
     Ok(Dataset::open(folder, None)?)
 }
 
-/// The special tokens as a `config.json` names them.
-fn ids(specials: &Specials) -> SpecialIds {
-    let id = |id: Option<u32>| id.map(|id| id as usize);
-    SpecialIds {
-        bos: id(specials.eot),
-        eos: id(specials.eot),
-        pad: id(specials.pad),
-        cls: id(specials.cls),
-        sep: id(specials.sep),
-        mask: id(specials.mask),
+/// The data that are mixed among those of a run, with the same tokenizer; text becomes tokens
+/// beside the run's own.
+fn general(
+    config: &Config,
+    path: &Path,
+    folder: &Path,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Dataset, PrepareError> {
+    let of_tokens = path.extension().is_some_and(|e| e == "wws" || e == "bin");
+    if of_tokens || !path.is_file() {
+        match Dataset::open(path, config.data.end_of_text) {
+            Err(DatasetError::NotFound(_)) => {}
+            found => {
+                let (found, tokenizer) = (found?, tokenizer.map(Tokenizer::fingerprint));
+                tokenizer.map_or(Ok(()), |tokenizer| found.check_tokenizer(tokenizer))?;
+                return Ok(found);
+            }
+        }
     }
+    let from = config.data.tokenizer.clone().or(config.init()).or(config.data.shards.clone());
+    let from = TokenizerFrom::Path(from.unwrap_or(folder.into()));
+    tokenized(config, &[path.into()], from, 0.0, &folder.join("general"))
+}
+
+/// Opens the model that goes on learning and gives it the sizes of `arch`.
+fn init(
+    config: &Config,
+    from: &Path,
+    arch: &Arch,
+    notes: &mut Vec<String>,
+) -> Result<ModelDir, PrepareError> {
+    let mut dir = ModelDir::open(from)?;
+    dir.set_positions(arch.context);
+    if let Some(path) = &config.data.tokenizer {
+        let other = Tokenizer::load(path)?;
+        let known = dir.set_tokenizer(&Tokenizer::load(from)?, &other);
+        let new = other.vocabulary() - known;
+        let path = path.display();
+        notes.push(format!("{path}: the model knew {known} of its tokens; {new} are new to it"));
+    }
+    Ok(dir)
 }

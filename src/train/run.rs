@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::data::{Batch, DatasetError};
 use crate::device::meter::Meter;
 use crate::device::{Device, Memory};
-use crate::hf::FloatType;
+use crate::hf::{FloatType, LoadError, LoadReport};
 use crate::ops::optimizer::Update;
 use crate::telemetry::metrics::{EvalRecord, NoteRecord, OpTime, OpsRecord, TrainRecord};
 use crate::telemetry::{self, Record, Telemetry};
@@ -45,6 +45,8 @@ pub enum End {
 pub enum RunError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error(transparent)]
     Telemetry(#[from] telemetry::Error),
     #[error("{0}; the checkpoints are whole: go on with --resume")]
@@ -81,15 +83,25 @@ pub struct Session<'a, D: Device> {
 }
 
 impl<'a, D: Device> Session<'a, D> {
-    /// Starts anew: weights drawn from the seed.
+    /// Starts anew: weights drawn from the seed, or those of a model that goes on learning.
     pub fn start(
         dev: &'a Meter<D>,
         run: &'a Run<'a>,
         mut trainer: Trainer<Meter<D>>,
     ) -> Result<Self, RunError> {
         trainer.initialise(dev, run.config.seed);
+        let report =
+            run.data.init.as_ref().map(|dir| trainer.take_weights(dev, dir)).transpose()?;
         let telemetry = Telemetry::start(&run.folder.path, run.config.train.steps)?;
-        Ok(Session::of(dev, run, trainer, Progress::default(), telemetry))
+        let mut session = Session::of(dev, run, trainer, Progress::default(), telemetry);
+        if let Some(LoadReport { missing, leftover }) = report {
+            for (what, names) in [("drawn at random", missing), ("left out", leftover)] {
+                if !names.is_empty() {
+                    session.note(format!("of the model, {what}: {}", names.join(", ")))?;
+                }
+            }
+        }
+        Ok(session)
     }
 
     /// Goes on from the newest whole checkpoint, or anew where a run was stopped before its first.

@@ -6,6 +6,7 @@
 use crate::data::Batch;
 use crate::data::masking::Masker;
 use crate::device::{Buffer, Class, Device, Fetched};
+use crate::hf::{LoadError, LoadReport, ModelDir};
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError};
 use crate::model::batch::{Capacity, DeviceBatch};
@@ -177,16 +178,8 @@ impl<D: Device> Trainer<D> {
     /// Logits [M, K] of a batch by a model with a task; dropout is off.
     pub fn task_logits(&mut self, dev: &D, batch: &Batch) -> Vec<f64> {
         let Trainer { model, acts, batches, .. } = self;
-        let task = model.arch.task.as_ref().expect("a model with a task");
-        let of_sequences = task.kind.is_of_sequences();
-        let loaded = &mut batches[0];
-        loaded.load(batch, false);
-        model.forward(dev, acts, loaded, None);
-        model.task_logits(dev, acts, loaded, None);
-        let rows = if of_sequences { batch.sequences() } else { batch.ids.len() };
-        let mut logits = vec![0.0; rows * model.arch.outputs()];
-        acts.head.task.as_ref().expect("activations of a task").logits.read(0, &mut logits);
-        logits
+        batches[0].load(batch, false);
+        model.read_task_logits(dev, acts, &batches[0])
     }
 
     /// Whether batches may be [to be masked](crate::data::ToMask).
@@ -201,6 +194,19 @@ impl<D: Device> Trainer<D> {
             self.state.master.write(span.start, &values);
         }
         dev.store(&mut self.model.params, &self.state.master);
+    }
+
+    /// Takes the weights of a folder's model for those that it has.
+    ///
+    /// # Errors
+    /// Those of [`ModelDir::load_as`].
+    pub fn take_weights(&mut self, dev: &D, dir: &ModelDir) -> Result<LoadReport, LoadError> {
+        let (model, master) = (&mut self.model, &mut self.state.master);
+        let report = dir.load_as(&model.arch, &model.layout.table, |param, start, values| {
+            master.write(param.span.start + start, values);
+        })?;
+        dev.store(&mut model.params, master);
+        Ok(report)
     }
 
     /// One step over `micros`. [`Trainer::pending`] asks what came of it.

@@ -106,7 +106,7 @@ fn check_as(
 }
 
 pub fn cache(v: &mut Verifier) {
-    for d in [16, 32, 48, 64, 80, 96, 128] {
+    for d in [16, 32, 48, 64, 80, 96, 128, 256] {
         // Within a part, and over several, of which some sequences have fewer.
         check(v, &[1, 7, 100], 2, d, None);
         check(v, &[129, 300, 1, 128], 3, d, None);

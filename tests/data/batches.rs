@@ -36,6 +36,32 @@ fn an_end_of_text_closes_only_what_ends() {
 }
 
 #[test]
+fn general_data_take_their_share_of_the_batches() {
+    let (own, other) = (folder(), folder());
+    let dataset = dataset(own.path(), &documents(&[90, 40]));
+    let general = corpus(other.path(), &documents(&[50, 70]));
+    for objective in [Objective::Causal, masked(Unit::Token, 0.3)] {
+        let alone =
+            |dataset: &Dataset| Loader::new(dataset, &facts(), &objective, 32, 16, 1).unwrap();
+        let mut mixed = alone(&dataset);
+        mixed.mix(&general, 0.3);
+        let ours = alone(&dataset);
+        let theirs = alone(&Dataset { train: general.clone(), heldout: None, tokenizer: None });
+        let (mut a, mut b) = (0, 0);
+        for k in 0..100 {
+            let batch = mixed.batch(k);
+            if batch == theirs.batch(b) {
+                b += 1;
+            } else {
+                assert_eq!(batch, ours.batch(a), "{k}");
+                a += 1;
+            }
+            assert!((b as f64 - 0.3 * (k + 1) as f64).abs() < 1.0, "{k}: {b}");
+        }
+    }
+}
+
+#[test]
 fn capacities_hold() {
     let folder = folder();
     let dataset = dataset(folder.path(), &documents(&[1; 300]));

@@ -3,6 +3,7 @@
 
 mod config;
 mod folders;
+mod resize;
 mod weights;
 
 use std::collections::BTreeMap;

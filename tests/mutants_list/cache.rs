@@ -36,7 +36,7 @@ pub const CACHE: &[Mutant] = &[
     fifo("cache", "cache.cu", "a warp's sum on its own scale",
         "sum += sum_smem[w] * factor;", "sum += sum_smem[w];"),
     fifo("cache", "cache.cu", "warps joined before they are done",
-        "    __syncthreads();\n\n    const int thread", "    const int thread"),
+        "    __syncthreads();\n\n    float top", "    float top"),
     check("cache", "cache.cu", "every lane of a group says its maximum",
         "    if (lane == 0) {", "    if (group == 0) {"),
     fifo("cache", "cache.cu", "a part's sum on its own scale",

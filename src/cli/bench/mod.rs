@@ -244,7 +244,8 @@ impl Wanted {
         let causal = preset(&name).is_none_or(|arch| arch.causal);
         let objective = Some(if causal { "causal" } else { "masked" }.to_string());
         let recipe = None;
-        let overrides = Overrides { recipe, preset: Some(name.clone()), objective, set: all };
+        let overrides =
+            Overrides { recipe, preset: Some(name.clone()), init: None, objective, set: all };
         let config = Config::resolve(&overrides)?;
         let arch = config.arch(None)?;
         if let Err(why) = kernels::supports(&arch) {

@@ -10,17 +10,14 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Subcommand;
-use half::bf16;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::device::{DeviceArgs, OnDevice};
 use super::say;
-use crate::config::{Dtype, Where, settle};
 use crate::data::files;
 use crate::device::Device;
-use crate::device::cpu::Cpu;
-use crate::device::gpu::{self, Kernels};
 use crate::eval::likelihood::{Asked, Likelihood, likelihoods};
 use crate::eval::results::Results;
 use crate::predict::Predictor;
@@ -55,11 +52,8 @@ pub struct ModelArgs {
     /// A run directory (its best checkpoint), or a Hugging Face model's folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    #[arg(long, value_enum, default_value = "auto", value_name = "DEVICE")]
-    pub device: Where,
-    /// The precision to compute in [default: bf16 on a GPU, f32 on the CPU]
-    #[arg(long, value_enum)]
-    pub dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,21 +70,19 @@ trait Job {
 
 /// Opens the model where it is to run, and evaluates it.
 fn on_device(args: &ModelArgs, job: &impl Job) -> Result<Results> {
-    let (device, dtype) = settle(args.device, args.dtype, gpu::available)?;
-    match (device.place(), dtype) {
-        (Some(place), _) => with(gpu::open(place, Kernels::Fast)?, &args.model, job),
-        (None, Dtype::F64) => with(Cpu::<f64>::new(), &args.model, job),
-        (None, Dtype::F32) => with(Cpu::<f32>::new(), &args.model, job),
-        (None, Dtype::Bf16) => with(Cpu::<bf16>::new(), &args.model, job),
-    }
+    args.on.run(&args.model, Evaluation { model: &args.model, job })
 }
 
-fn with<D: Device>(dev: D, model: &Path, job: &impl Job) -> Result<Results> {
-    let predictor = Predictor::open(dev, model)?;
-    let results = job.run(&predictor)?;
-    match predictor.dev.fault() {
-        Some(fault) => bail!(fault),
-        None => Ok(results),
+struct Evaluation<'a, J> {
+    model: &'a Path,
+    job: &'a J,
+}
+
+impl<J: Job> OnDevice for Evaluation<'_, J> {
+    type Done = Results;
+
+    fn run_on<D: Device>(self, dev: D) -> Result<Results> {
+        self.job.run(&Predictor::open(dev, self.model)?)
     }
 }
 

@@ -88,6 +88,9 @@ impl Kernels {
 /// Rows of the tiles that a block of the forward goes through.
 const STEP: usize = 32;
 
+/// As in `kernels/attention.cuh`.
+pub(in crate::ops) const NAIVE_THREADS: u32 = 256;
+
 /// Whether there are kernels for this shape; else why not, and what comes nearest.
 pub fn supports(at: &Attention) -> Result<(), String> {
     let width = at.head_dim;
@@ -127,7 +130,7 @@ impl Call<'_> {
 
     /// One block a row and head.
     fn naive_shape(&self) -> Shape {
-        Shape::grid([self.rows + self.packed.sequences(), self.at.heads, 1], 256)
+        Shape::grid([self.rows + self.packed.sequences(), self.at.heads, 1], NAIVE_THREADS)
     }
 
     /// The keys that a query sees, behind and ahead of it.

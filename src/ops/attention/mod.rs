@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+pub(super) use gpu::NAIVE_THREADS;
 pub use gpu::supports;
 pub use hopper::hopper_queries;
 

@@ -5,10 +5,10 @@ use half::bf16;
 use super::{CacheOps, Kept};
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor};
-use crate::ops::attention::{Attention, supports};
+use crate::ops::attention::{Attention, NAIVE_THREADS, supports};
 
 /// The kernel of each head width; those of `supports`.
-const KERNELS: [(usize, &str); 7] = [
+const KERNELS: [(usize, &str); 8] = [
     (16, "attend_16"),
     (32, "attend_32"),
     (48, "attend_48"),
@@ -16,6 +16,7 @@ const KERNELS: [(usize, &str); 7] = [
     (80, "attend_80"),
     (96, "attend_96"),
     (128, "attend_128"),
+    (256, "attend_256"),
 ];
 
 /// Tokens that a block goes through, as `PART` of `kernels/cache.cu`. Fixed, so that a sequence's
@@ -49,7 +50,7 @@ impl CacheOps for Gpu {
         if self.naive() {
             let mut args = vec![o.into(), qkv.into(), cache, rows, lengths, d.into()];
             args.extend(last);
-            return self.launch("attend_naive", Shape::new(heads, THREADS), &args);
+            return self.launch("attend_naive", Shape::new(heads, NAIVE_THREADS), &args);
         }
         let found = KERNELS.iter().find(|(width, _)| *width == d);
         let (_, kernel) = found.unwrap_or_else(|| panic!("attend: {}", supports(at).unwrap_err()));

@@ -1,0 +1,267 @@
+//! What a finetuning run reads, before a device is asked for, and its training.
+
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::super::embed::Pooled;
+use super::super::say;
+use super::tell::shown;
+use super::{FinetuneArgs, OptimizerArg, TaskArg};
+use crate::checkpoint::model_folder;
+use crate::data::Tokenizer;
+use crate::data::order::Permutation;
+use crate::device::Device;
+use crate::finetune::examples::{Columns, Example, Examples};
+use crate::finetune::outcome::Metric;
+use crate::finetune::questions::{Decoding, some_unanswerable};
+use crate::finetune::reader::{Data, Reader};
+use crate::finetune::saying::are_tags;
+use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, finetune};
+use crate::hf::{FloatType, LoadReport, ModelDir, write_config};
+use crate::model::arch::{Arch, Family, Pooling, Task, TaskKind};
+use crate::ops::optimizer::Rule;
+use crate::rng::Philox;
+use crate::train::schedule::{Schedule, Shape};
+use crate::train::step::Layered;
+
+/// Who holds out rows of `--train`: the same whatever trains on the others.
+const SPLIT_SEED: u64 = 1;
+
+/// Everything read.
+pub struct Job {
+    pub dir: ModelDir,
+    pub tokenizer: Tokenizer,
+    pub arch: Arch,
+    pub train: Vec<Example>,
+    pub held: Vec<Example>,
+    pub metric: Metric,
+    pub decoding: Decoding,
+}
+
+/// One seed's.
+pub struct Trained {
+    pub seed: u64,
+    pub model: Finetuned,
+}
+
+impl Job {
+    pub fn read(args: &FinetuneArgs) -> Result<Job> {
+        let (dir, tokenizer) = model(args)?;
+        let kind = args.task.kind();
+        ensure!(
+            kind.is_some() || dir.arch.causal,
+            "--task complete is what causal models do, and {} is a masked one",
+            args.model.display()
+        );
+        let columns = columns(args);
+        let data = Data::read(&args.train, kind, &columns)?;
+        let arch = match kind {
+            Some(kind) => arch(args, &dir.arch, kind, data.labels(kind, &columns)?)?,
+            None => arch_of_completions(args, &dir.arch)?,
+        };
+        // What its own config.json cannot say would be lost after the training.
+        write_config(&arch, &dir.ids, FloatType::F32)?;
+        if args.freeze > arch.layers {
+            bail!("--freeze {}: the model has {} layers", args.freeze, arch.layers);
+        }
+        let (longest, stride) = (args.longest, args.answers.stride);
+        let reader =
+            Reader { arch: &arch, tokenizer: &tokenizer, columns: &columns, longest, stride };
+        let examples = |path, data| -> Result<Vec<Example>> {
+            let Examples { examples, notes } = reader.read(path, data)?;
+            notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
+            Ok(examples)
+        };
+        let train = examples(&args.train, data)?;
+        let (train, held) = match &args.dev {
+            Some(path) => (train, examples(path, Data::read(path, kind, &columns)?)?),
+            None => split(train, args.split)?,
+        };
+        let metric = metric(args, &arch)?;
+        let mut decoding = args.answers.decoding();
+        if some_unanswerable(&train) || some_unanswerable(&held) {
+            decoding.threshold.get_or_insert(0.0);
+        }
+        Ok(Job { dir, tokenizer, arch, train, held, metric, decoding })
+    }
+
+    pub fn train<D: Device>(&self, dev: &D, args: &FinetuneArgs, seed: u64) -> Result<Finetuned> {
+        let outputs = self.arch.outputs();
+        let sequences: usize = self.train.iter().map(|example| example.sequences.len()).sum();
+        let steps = args.epochs * sequences.div_ceil(args.batch);
+        let rule = match args.optimizer {
+            OptimizerArg::Adamw => Rule::default(),
+            OptimizerArg::Sgd => Rule::Sgd { momentum: 0.9, nesterov: false },
+            OptimizerArg::Rmsprop => Rule::RmsProp { alpha: 0.99, eps: 1e-8, momentum: 0.0 },
+        };
+        let settings = Settings {
+            epochs: args.epochs,
+            batch: args.batch,
+            rule,
+            schedule: Schedule {
+                shape: Shape::Linear,
+                peak: args.lr,
+                warmup: (0.06 * steps as f64).ceil() as u64,
+                floor: 0.0,
+                decay: 0.0,
+            },
+            decay: args.weight_decay,
+            clip: 1.0,
+            layered: Layered { frozen: args.freeze, decay: args.layer_decay },
+            weights: if args.class_weights { balanced(&self.train, outputs) } else { vec![] },
+            patience: args.patience,
+            metric: self.metric,
+            decoding: self.decoding,
+            seed,
+        };
+        let (train, held) = (self.train.len(), self.held.len());
+        say(format_args!("seed {seed}: {train} rows to learn from, {held} held out"))?;
+        let mut said = Ok(());
+        let tell = |epoch: Epoch| {
+            let Epoch { number, loss, metric, samples_a_second } = epoch;
+            let (name, value) = (self.metric.name(), shown(metric));
+            said = say(format_args!(
+                "  epoch {number}  loss {loss:.4}  {name} {value}  {samples_a_second:.0} rows/s"
+            ));
+        };
+        let examples = [&self.train[..], &self.held[..]];
+        let trained = finetune(dev, &self.dir, &self.arch, examples, &settings, tell)?;
+        said?;
+        if seed == args.seeds[0] {
+            heads(&trained.report)?;
+        }
+        Ok(trained)
+    }
+}
+
+/// The model and its tokenizer, at the sizes that were asked for.
+fn model(args: &FinetuneArgs) -> Result<(ModelDir, Tokenizer)> {
+    let folder = model_folder(&args.model);
+    let mut dir = ModelDir::open(&folder)?;
+    let own = Tokenizer::load(&folder)?;
+    if let Some(positions) = args.positions {
+        dir.set_positions(positions);
+    }
+    let Some(path) = &args.tokenizer else { return Ok((dir, own)) };
+    let other = Tokenizer::load(path)?;
+    let known = dir.set_tokenizer(&own, &other);
+    let new = other.vocabulary() - known;
+    eprintln!("{}: the model knew {known} of its tokens; {new} are new to it", path.display());
+    Ok((dir, other))
+}
+
+/// The columns that were named, or a task's own.
+fn columns(args: &FinetuneArgs) -> Columns {
+    let [text, pair, label] = match args.task {
+        TaskArg::Classify | TaskArg::Tag | TaskArg::Regress => ["text", "", "label"],
+        TaskArg::Tokens => ["tokens", "", "labels"],
+        TaskArg::Answer => ["question", "context", "answer"],
+        TaskArg::Complete => ["prompt", "", "completion"],
+    };
+    let named = |given: &Option<String>, own: &str| given.clone().unwrap_or(own.into());
+    let pair = args.pair.clone().or_else(|| (!pair.is_empty()).then(|| pair.into()));
+    Columns { text: named(&args.text, text), pair, label: named(&args.label, label) }
+}
+
+/// The metric that was named, or the task's own.
+fn metric(args: &FinetuneArgs, arch: &Arch) -> Result<Metric> {
+    let known = Metric::all(args.task.kind());
+    // Words may have labels that are no tags of entities: parts of speech.
+    let untagged = arch.task.as_ref().is_some_and(|task| !are_tags(&task.labels));
+    let own = known.iter().find(|&&metric| !(metric == Metric::EntityF1 && untagged));
+    let metric = args.metric.unwrap_or(*own.expect("a task has a metric"));
+    ensure!(known.contains(&metric), "--metric: such a task has {}", names(known));
+    Ok(metric)
+}
+
+fn names(metrics: &[Metric]) -> String {
+    let name = |metric: &Metric| metric.to_possible_value().map(|v| v.get_name().to_string());
+    metrics.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// The model as it is, for prompts to be completed.
+fn arch_of_completions(args: &FinetuneArgs, base: &Arch) -> Result<Arch> {
+    ensure!(
+        args.pooling.is_none() && args.dropout.is_none() && !args.class_weights,
+        "--pooling, --dropout and --class-weights are of tasks with a head of their own"
+    );
+    let mut arch = Arch { task: None, pair: false, ..base.clone() };
+    set_dropout(args, &mut arch);
+    arch.validate()?;
+    Ok(arch)
+}
+
+fn set_dropout(args: &FinetuneArgs, arch: &mut Arch) {
+    arch.dropout.hidden = args.hidden_dropout.unwrap_or(arch.dropout.hidden);
+    arch.dropout.attention = args.attention_dropout.unwrap_or(arch.dropout.attention);
+}
+
+/// The model with the task's head.
+fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -> Result<Arch> {
+    let own = match base.family {
+        Family::Gpt2 => Pooling::Last,
+        Family::Custom if base.causal => Pooling::Last,
+        _ => Pooling::First,
+    };
+    let of_sequences = kind.is_of_sequences();
+    ensure!(
+        of_sequences || args.pooling.is_none(),
+        "--pooling: such a task is of tokens; leave it away"
+    );
+    ensure!(
+        kind != TaskKind::Spans || !args.class_weights,
+        "--class-weights: answers have no classes; leave it away"
+    );
+    let own = if of_sequences { own } else { Pooling::First };
+    let pooling = args.pooling.map_or(own, Pooled::pooling);
+    let expressible = match base.family {
+        Family::Custom => true,
+        Family::Modernbert => pooling != Pooling::Last,
+        _ => pooling == own,
+    };
+    ensure!(
+        expressible,
+        "--pooling: transformers' {:?} has no such head; leave it away",
+        base.family
+    );
+    // What transformers has in such a head.
+    let dropout = args.dropout.unwrap_or(match (base.family, kind) {
+        (Family::Modernbert | Family::Custom, _) => base.dropout.hidden,
+        (_, TaskKind::Spans) => 0.0,
+        (Family::Gpt2, _) if of_sequences => 0.0,
+        _ => base.dropout.hidden,
+    });
+    let mut arch = base.for_task(Task { kind, labels, pooling, dropout });
+    set_dropout(args, &mut arch);
+    arch.validate()?;
+    Ok(arch)
+}
+
+/// Tells what the model lacked, and what it had that the task has no use for.
+fn heads(report: &LoadReport) -> Result<()> {
+    let (missing, leftover) = (report.missing.join(", "), report.leftover.join(", "));
+    if !missing.is_empty() {
+        say(format_args!("  not in the model, drawn at random: {missing}"))?;
+    }
+    if !leftover.is_empty() {
+        say(format_args!("  left out, of no use to the task: {leftover}"))?;
+    }
+    Ok(())
+}
+
+/// Holds out a share of the examples.
+fn split(examples: Vec<Example>, share: f64) -> Result<(Vec<Example>, Vec<Example>)> {
+    let count = (share * examples.len() as f64).round() as usize;
+    ensure!(
+        count > 0 && count < examples.len(),
+        "--split {share} of {} rows leaves nothing to learn from or to measure: give --dev FILE",
+        examples.len()
+    );
+    let order = Permutation::new(Philox::new(SPLIT_SEED), 0, examples.len() as u64);
+    let is_held = |i: usize| (order.at(i as u64) as usize) < count;
+    let mut parts = (Vec::new(), Vec::new());
+    for (i, example) in examples.into_iter().enumerate() {
+        if is_held(i) { parts.1.push(example) } else { parts.0.push(example) }
+    }
+    Ok(parts)
+}

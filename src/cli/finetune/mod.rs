@@ -1,0 +1,261 @@
+//! `warpwright finetune`: a pretrained model adapted to labelled data.
+
+mod job;
+mod tell;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use super::card::CardArgs;
+use super::device::{DeviceArgs, OnDevice};
+use crate::device::Device;
+use crate::finetune::outcome::Metric;
+use crate::finetune::questions::Decoding;
+use crate::finetune::train::Finetuned;
+use crate::model::arch::TaskKind;
+use job::{Job, Trained};
+
+/// Adapt a pretrained model to labelled data
+///
+/// Trains a head and the model under it for a few epochs, keeps the epoch that is best on held-out
+/// rows, and writes it as a folder that transformers loads, beside results.json: metrics with
+/// intervals of 95%, the confusion of classes, the rows that it is most wrong about.
+///
+/// What --train holds:
+///
+/// classify, tag, regress: .csv and .tsv (first row: names of columns) or .jsonl, with columns text
+/// and label.
+///
+/// tokens: .jsonl with lists of tokens and labels, or lines as CoNLL's: a word, a tab or a space,
+/// its label; an empty line between sentences.
+///
+/// answer: SQuAD's .json (1.1 or 2.0), or rows with columns question, context and answer, and
+/// answer_start (the character it begins with) where an answer occurs more than once.
+///
+/// complete: rows with columns prompt and completion, joined as they stand; of causal models.
+///
+/// To go on with a language model's own objective on other text, see `pretrain --init`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    warpwright finetune --model all-MiniLM-L6-v2 --task classify --train reviews.csv\n  \
+    warpwright finetune --model bert-base/ --task regress --train sts.tsv --dev dev.tsv \\\n    \
+    --text sentence1 --pair sentence2 --label score --epochs 4 --seeds 1,2,3\n  \
+    warpwright finetune --model runs/masked --task tag --train posts.jsonl --label tags \\\n    \
+    --freeze 2 --layer-decay 0.9 --class-weights\n  \
+    warpwright finetune --model bert-base/ --task tokens --train conll/train.txt \\\n    \
+    --dev conll/valid.txt --lr 5e-5\n  \
+    warpwright finetune --model bert-base/ --task answer --train train-v2.0.json \\\n    \
+    --dev dev-v2.0.json --longest 384 --batch 12 --epochs 2\n  \
+    warpwright finetune --model runs/causal --task complete --train tasks.jsonl")]
+pub struct FinetuneArgs {
+    /// A run directory (its best checkpoint), or a Hugging Face model's folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_enum)]
+    pub task: TaskArg,
+    /// Rows to learn from
+    #[arg(long, value_name = "FILE")]
+    pub train: PathBuf,
+    /// Rows to choose by, and to measure [default: a share of --train, see --split]
+    #[arg(long, value_name = "FILE")]
+    pub dev: Option<PathBuf>,
+    /// Share of --train held out where there is no --dev; drawn with seed 1, whatever --seeds
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub split: f64,
+    /// Where to write [default: runs/finetune]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Column of the text [default: text; tokens, question or prompt, by the task]
+    #[arg(long, value_name = "COLUMN")]
+    pub text: Option<String>,
+    /// Column of a second text; of answer the context [default: context]
+    #[arg(long, value_name = "COLUMN")]
+    pub pair: Option<String>,
+    /// Column of what is to be told: a class, a number, labels (a list, or names with | between)
+    /// [default: label; labels, answer or completion, by the task]
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub epochs: usize,
+    /// Rows, or sequences of what takes several, a step
+    #[arg(long, value_name = "ROWS", default_value_t = 32)]
+    pub batch: usize,
+    /// Tokens of a sequence, special ones included. Longer rows are cut; sentences and contexts go
+    /// on in another
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    pub longest: usize,
+    /// Have the model take sequences of so many tokens; learnt positions beyond its own begin as
+    /// copies of these
+    #[arg(long, value_name = "TOKENS")]
+    pub positions: Option<usize>,
+    /// Have the model read another tokenizer's tokens: those that its own spells alike keep their
+    /// rows, others begin at the mean of all
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub answers: AnswerArgs,
+    #[arg(long, value_enum, default_value = "adamw")]
+    pub optimizer: OptimizerArg,
+    /// Largest learning rate; it rises over the first 6% of steps and falls to 0
+    #[arg(long, value_name = "RATE", default_value_t = 3e-5)]
+    pub lr: f64,
+    #[arg(long, value_name = "LAMBDA", default_value_t = 0.01)]
+    pub weight_decay: f64,
+    /// Layers from below that do not learn, with the embeddings
+    #[arg(long, value_name = "LAYERS", default_value_t = 0)]
+    pub freeze: usize,
+    /// Factor of the learning rate from each layer to the one below
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub layer_decay: f64,
+    /// Let rare classes weigh as much as frequent ones
+    #[arg(long)]
+    pub class_weights: bool,
+    /// Dropout of what the classifier reads [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub dropout: Option<f64>,
+    /// Dropout of hidden states [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub hidden_dropout: Option<f64>,
+    /// Dropout of attention [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub attention_dropout: Option<f64>,
+    /// What stands for a text [default: the model's own: its first token, or its last]
+    #[arg(long, value_enum)]
+    pub pooling: Option<super::embed::Pooled>,
+    /// What the best epoch is chosen by [default: accuracy, F1, Pearson or perplexity, by the task]
+    #[arg(long, value_enum)]
+    pub metric: Option<Metric>,
+    /// Stop after so many epochs without a better metric; 0 for never
+    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
+    pub patience: usize,
+    /// Train once with each; the best is written, and mean and deviation are told
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "1")]
+    pub seeds: Vec<u64>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    #[command(flatten)]
+    pub card: CardArgs,
+}
+
+/// What the model is to tell of a row.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TaskArg {
+    /// One of some classes
+    Classify,
+    /// Any of some labels
+    Tag,
+    /// A number
+    Regress,
+    /// One of some classes for each word
+    Tokens,
+    /// Where a context answers a question
+    Answer,
+    /// How a prompt goes on
+    Complete,
+}
+
+impl TaskArg {
+    /// The kind of head; none for the language model's own.
+    fn kind(self) -> Option<TaskKind> {
+        match self {
+            TaskArg::Classify => Some(TaskKind::Classes),
+            TaskArg::Tag => Some(TaskKind::Flags),
+            TaskArg::Regress => Some(TaskKind::Values),
+            TaskArg::Tokens => Some(TaskKind::Tokens),
+            TaskArg::Answer => Some(TaskKind::Spans),
+            TaskArg::Complete => None,
+        }
+    }
+}
+
+/// How contexts are read, and answers found in them.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AnswerArgs {
+    /// Of answers: tokens that neighbouring windows of a long context share; half of a window at
+    /// most
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    pub stride: usize,
+    /// Of answers: tokens of one at most
+    #[arg(long, value_name = "TOKENS", default_value_t = 30)]
+    pub longest_answer: usize,
+    /// Of answers: none is given where none is likelier than the best one by more than this [nats;
+    /// default: 0 where some question has none, else always an answer]
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    pub null_threshold: Option<f64>,
+}
+
+impl AnswerArgs {
+    pub(super) fn decoding(&self) -> Decoding {
+        Decoding {
+            longest: self.longest_answer,
+            threshold: self.null_threshold,
+            ..Decoding::default()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OptimizerArg {
+    Adamw,
+    Sgd,
+    Rmsprop,
+}
+
+/// Finetunes once a seed and writes the best.
+pub fn run(args: FinetuneArgs) -> Result<()> {
+    check(&args)?;
+    let out = args.out.clone().unwrap_or_else(|| "runs/finetune".into());
+    ensure!(!out.exists(), "{} exists: name another folder with --out", out.display());
+    let job = Job::read(&args)?;
+    let mut trained = Vec::new();
+    for &seed in &args.seeds {
+        let model = args.on.run(&args.model, Training { job: &job, args: &args, seed })?;
+        trained.push(Trained { seed, model });
+    }
+    job.conclude(&args, &trained, &out)
+}
+
+/// One seed's.
+struct Training<'a> {
+    job: &'a Job,
+    args: &'a FinetuneArgs,
+    seed: u64,
+}
+
+impl OnDevice for Training<'_> {
+    type Done = Finetuned;
+
+    fn run_on<D: Device>(self, dev: D) -> Result<Finetuned> {
+        self.job.train(&dev, self.args, self.seed)
+    }
+}
+
+fn check(args: &FinetuneArgs) -> Result<()> {
+    for (flag, value) in [("--epochs", args.epochs), ("--batch", args.batch)] {
+        ensure!(value > 0, "{flag} is 0: give at least 1");
+    }
+    let share = 0.0..1.0;
+    ensure!(
+        args.dev.is_some() || (args.split > 0.0 && args.split < 1.0),
+        "--split {}: give a share between 0 and 1, or --dev FILE",
+        args.split
+    );
+    for (flag, p) in [
+        ("--dropout", args.dropout),
+        ("--hidden-dropout", args.hidden_dropout),
+        ("--attention-dropout", args.attention_dropout),
+    ] {
+        ensure!(p.is_none_or(|p| share.contains(&p)), "{flag}: give a probability below 1");
+    }
+    ensure!(args.positions != Some(0), "--positions 0: give at least 1");
+    ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr {}: give a positive number", args.lr);
+    ensure!(args.weight_decay >= 0.0, "--weight-decay {}: give 0 or more", args.weight_decay);
+    ensure!(
+        args.layer_decay > 0.0 && args.layer_decay <= 1.0,
+        "--layer-decay {}: give a factor above 0, at most 1",
+        args.layer_decay
+    );
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! What a finetuning run comes to: results.json, the model's folder, the bottom line for people.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::super::card::settings;
+use super::super::export::{put_model, write_model};
+use super::super::say;
+use super::FinetuneArgs;
+use super::job::{Job, Trained};
+use crate::card::{self, Origin};
+pub use crate::eval::metrics::shown;
+use crate::finetune::outcome::Metric;
+use crate::finetune::saying::said;
+use crate::hf::FloatType;
+
+/// Mistakes that are kept, and told.
+const WORST: usize = 20;
+const TOLD: usize = 5;
+
+#[derive(Serialize)]
+struct Measured {
+    metric: Metric,
+    value: Option<f64>,
+    /// Of 95%
+    low: Option<f64>,
+    high: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Mistake<'a> {
+    /// Of SQuAD's JSON the question's number.
+    line: u64,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<&'a str>,
+    loss: f64,
+    right: Value,
+    /// Of tasks with a head of their own.
+    #[serde(flatten)]
+    said: Map<String, Value>,
+}
+
+/// When no answer is given.
+#[derive(Serialize)]
+struct Null {
+    threshold: Option<f64>,
+    /// What would have been best on the held-out questions, and the F1 that it earns there.
+    best_threshold: f64,
+    best_f1: f64,
+}
+
+#[derive(Serialize)]
+struct Results<'a> {
+    labels: &'a [String],
+    train: usize,
+    held_out: usize,
+    seed: u64,
+    best_epoch: usize,
+    metrics: Vec<Measured>,
+    /// By seed: the metric that chose the epoch.
+    seeds: Vec<(u64, Option<f64>)>,
+    /// Rows are what was right, columns what was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confusion: Option<Vec<Vec<u64>>>,
+    /// Of answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    null: Option<Null>,
+    worst: Vec<Mistake<'a>>,
+    samples_a_second: f64,
+    settings: Value,
+}
+
+impl Job {
+    /// Writes the best seed's model and results, and tells them.
+    pub fn conclude(&self, args: &FinetuneArgs, trained: &[Trained], out: &Path) -> Result<()> {
+        let value = |t: &Trained| t.model.epochs[t.model.best].metric;
+        let worth = |t: &&Trained| self.metric.worth(value(t));
+        let best = trained.iter().max_by(|a, b| worth(a).total_cmp(&worth(b)));
+        let Trained { seed, model } = best.expect("there is a seed");
+        let task = self.arch.task.as_ref();
+        let labels = task.map_or(&[][..], |task| &task.labels);
+        let metrics: Vec<Measured> = Metric::all(task.map(|task| task.kind))
+            .iter()
+            .map(|&metric| {
+                let interval = model.predictions.interval(metric, *seed);
+                let (low, high) = (interval.map(|i| i.low), interval.map(|i| i.high));
+                Measured { metric, value: model.predictions.metric(metric), low, high }
+            })
+            .collect();
+        let worst = model.predictions.worst(WORST);
+        let mistake = |&(i, loss): &(usize, f64)| {
+            let example = &self.held[i];
+            let said = |task| said(task, example, &model.predictions.logits[i], &self.decoding);
+            Mistake {
+                line: example.line,
+                text: &example.text,
+                question: example.question.as_deref(),
+                loss,
+                right: example.gold.shown(labels),
+                said: task.map(said).unwrap_or_default(),
+            }
+        };
+        let null = |(best_threshold, best_f1)| Null {
+            threshold: self.decoding.threshold,
+            best_threshold,
+            best_f1,
+        };
+        let rates = model.epochs.iter().map(|epoch| epoch.samples_a_second);
+        let results = Results {
+            labels,
+            train: self.train.len(),
+            held_out: self.held.len(),
+            seed: *seed,
+            best_epoch: model.best + 1,
+            metrics,
+            seeds: trained.iter().map(|t| (t.seed, value(t))).collect(),
+            confusion: model.predictions.confusion(),
+            null: model.predictions.best_threshold().map(null),
+            worst: worst.iter().map(mistake).collect(),
+            samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
+            settings: settings(args),
+        };
+        tell(&results)?;
+        let json = serde_json::to_string_pretty(&results)? + "\n";
+        let origin = Origin::Finetuned(serde_json::from_str(&json)?);
+        write_model(out, |folder| {
+            let source = (&self.arch, &self.dir.ids, FloatType::F32);
+            put_model(folder, source, &model.arena, Some(&self.tokenizer))?;
+            fs::write(folder.join("results.json"), json).context("results.json")?;
+            Ok(card::write(folder, &self.arch, &origin, &args.card.known(out))?)
+        })?;
+        Ok(say(format_args!("wrote {}", out.display()))?)
+    }
+}
+
+/// The bottom line, for people.
+fn tell(results: &Results) -> Result<()> {
+    let Results { seed, best_epoch, held_out, .. } = results;
+    say(format_args!("\non {held_out} held-out rows, epoch {best_epoch} of seed {seed}:"))?;
+    for Measured { metric, value, low, high } in &results.metrics {
+        let (name, value) = (metric.name(), shown(*value));
+        say(format_args!("  {name:<10} {value}  [{}, {}]", shown(*low), shown(*high)))?;
+    }
+    let values: Vec<f64> = results.seeds.iter().filter_map(|(_, value)| *value).collect();
+    if values.len() > 1 {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let deviation = (squares / (values.len() - 1) as f64).sqrt();
+        let count = values.len();
+        say(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"))?;
+    }
+    if let Some(confusion) = results.confusion.as_ref().filter(|rows| rows.len() <= 10) {
+        say("\nwas (row), said (column):")?;
+        let wide = results.labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max(6);
+        let cell = |text: &str| format!("{text:>wide$}  ");
+        let heads: String = results.labels.iter().map(|label| cell(label)).collect();
+        say(format_args!("  {}{heads}", cell("")))?;
+        for (label, row) in results.labels.iter().zip(confusion) {
+            let row: String = row.iter().map(|count| cell(&count.to_string())).collect();
+            say(format_args!("  {}{row}", cell(label)))?;
+        }
+    }
+    if let Some(Null { best_threshold, best_f1, .. }) =
+        results.null.as_ref().filter(|n| n.threshold.is_some())
+    {
+        say(format_args!(
+            "\nbest in hindsight: --null-threshold {best_threshold:.3}, answer F1 {best_f1:.4}"
+        ))?;
+    }
+    say("\nmost wrong about:")?;
+    for Mistake { line, text, question, loss, .. } in results.worst.iter().take(TOLD) {
+        let short: String = question.unwrap_or(text).chars().take(90).collect();
+        say(format_args!("  line {line}, loss {loss:.2}: {short}"))?;
+    }
+    Ok(())
+}
