@@ -167,8 +167,8 @@ fn summary(arch: &Arch, origin: &Origin, known: &Known) -> String {
     };
     let Arch { layers, width, heads, context, vocab, .. } = arch;
     format!(
-        "A {what} of {parameters} parameters ({family}, {layers} layers of width {width} with {heads} \
-         heads, {context} tokens of context, a vocabulary of {vocab}), {from}."
+        "A {what} of {parameters} parameters ({family}, {layers} layers of width {width} with \
+         {heads} heads, {context} tokens of context, a vocabulary of {vocab}), {from}."
     )
 }
 

@@ -140,11 +140,12 @@ fn subject(args: &ExplainArgs, arch: &Arch, tokenizer: &Tokenizer) -> Result<Sub
         args.pair.is_none() || arch.task.is_some(),
         "--pair is for models finetuned on pairs of texts: this one is none"
     );
+    ensure!(!args.text.is_empty(), "there is no text: a prediction needs some to rest on");
     // The token that ends a document begins the next, for a causal language model.
     let specials = tokenizer.specials();
     let first = specials.eot.filter(|_| arch.causal && arch.task.is_none());
     let columns = Columns { text: String::new(), pair: None, label: String::new() };
-    let longest = args.longest.saturating_sub(first.iter().count());
+    let longest = args.longest.min(arch.context).saturating_sub(first.iter().count());
     let reader = Reader { arch, tokenizer, columns: &columns, longest };
     let (ids, types, cut) = reader.encode(&args.text, args.pair.as_deref())?;
     ensure!(

@@ -108,8 +108,12 @@ fn choices_are_judged_as_the_harness_does() {
 #[test]
 fn a_masked_model_chooses_by_pseudo_likelihood() {
     let lab = Lab::new();
-    let row = r#"{"question": "On day 1 the whale", "choices": ["saw the sea", "sea the saw"], "answer": 0}"#;
-    lab.write("questions.jsonl", row);
+    let row = serde_json::json!({
+        "question": "On day 1 the whale",
+        "choices": ["saw the sea", "sea the saw"],
+        "answer": 0,
+    });
+    lab.write("questions.jsonl", row.to_string());
     let model = masked();
     let args = ["choice", "--model", &model, "--input", "questions.jsonl"];
     let (_, results) = measured(&lab, &args);
@@ -195,6 +199,11 @@ fn texts_and_labels_beside_what_is_right() {
     let (_, results) = measured(&lab, &both);
     assert!((metric(&results, "chrF2")[0] - 100.0).abs() < 1e-9);
     assert_eq!(results["settings"]["bleu"], "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp");
+
+    assert_eq!(metric(&results, "exact match, SQuAD")[0], 1.0);
+    let one = ["text", "--hypotheses", "said.txt", "--references", "right.txt"];
+    // Of the second line `there` and `dog` are shared, of four words each without the article.
+    assert!((metric(&measured(&lab, &one).1, "F1, SQuAD")[0] - 0.75).abs() < 1e-12);
 
     lab.write("rows.csv", "label,prediction\na,a\na,b\nb,b\nc,b\n");
     let (said, results) = measured(&lab, &["labels", "--input", "rows.csv", "--positive", "b"]);

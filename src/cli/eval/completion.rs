@@ -6,11 +6,10 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::questions::{Asking, QuestionArgs};
-use super::text::translation;
+use super::text::beside;
 use super::{Job, ModelArgs, OutArgs, bar, conclude, on_device};
 use crate::device::Device;
 use crate::eval::metrics::bootstrap::Bootstrap;
-use crate::eval::metrics::squad;
 use crate::eval::prompts::{Answers, Question};
 use crate::eval::results::{Measured, Results};
 use crate::predict::{PredictError, Predictor, Sampling};
@@ -18,8 +17,8 @@ use crate::predict::{PredictError, Predictor, Sampling};
 /// Completions: how likely are the references, and what does the model write itself?
 ///
 /// Of the references: their loss a token, and the share that greedy decoding would write. Then the
-/// model continues each prompt greedily: exact match (blanks at the ends aside), SQuAD's exact
-/// match and F1 (articles, case and punctuation aside), and BLEU and chrF, for translation.
+/// model continues each prompt greedily: exact match (blanks at the ends aside), and what
+/// `eval text` tells.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: {\"prompt\": \"The capital of France is\", \
     \"completion\": \"Paris\"}\n  \
@@ -78,15 +77,11 @@ impl Job for Completion<'_> {
             _ => self.written(predictor, &prompts)?,
         };
         if !written.is_empty() {
-            let pairs = || written.iter().zip(&references);
-            let exact: Vec<f64> = pairs().map(|(w, r)| f64::from(w == r)).collect();
-            let scores: Vec<squad::Score> = pairs().map(|(w, r)| squad::v1(w, &[*r])).collect();
-            let by = |part: fn(&squad::Score) -> f64| scores.iter().map(part).collect::<Vec<_>>();
+            let exact: Vec<f64> =
+                written.iter().zip(&references).map(|(w, r)| f64::from(w == r)).collect();
             metrics.push(Measured::mean("exact match", &exact, &bootstrap));
-            metrics.push(Measured::mean("exact match, SQuAD", &by(|s| s.exact), &bootstrap));
-            metrics.push(Measured::mean("F1, SQuAD", &by(|s| s.f1), &bootstrap));
             let references: Vec<[&str; 1]> = references.iter().map(|r| [*r]).collect();
-            metrics.extend(translation(&written, &references, &bootstrap));
+            metrics.extend(beside(&written, &references, &bootstrap));
         }
         let row = |(i, question): (usize, &Question)| {
             json!({
@@ -143,7 +138,7 @@ fn greedy<D: Device>(
 ) -> Result<String, PredictError> {
     let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
     let mut text = String::new();
-    // An answer may begin with what ends it: the delimiter after the prompt is the model's to write.
+    // What ends an answer may come before it, where the model writes the delimiter.
     let ended = |text: &str| !until.is_empty() && text.trim_start().contains(until);
     predictor.generate(prompt.trim_end(), length, &sampling, |piece| {
         text.push_str(piece);
