@@ -26,7 +26,7 @@ fn of_run(run: &Run) -> String {
         Record::Run(facts) => Some(facts),
         _ => None,
     });
-    let train = run.log.last_train();
+    let train = run.last();
     let unknown = || "unknown".to_string();
     let rows = [
         ["objective".into(), objective(&config.objective)],

@@ -2,6 +2,7 @@
 
 use crate::*;
 use serde_json::Value;
+use warpwright::device::gpu::{self, Kernels, Place};
 
 /// Relative to the value.
 const TOLERANCE: f64 = 1e-9;
@@ -166,6 +167,29 @@ fn hellaswag_is_told_as_llm_c_tells_it() {
     }
     let (said, _) = of_golden(&lab, "hellaswag", &["--input", &input, "--limit", "2"]);
     assert!(said.contains("/2 = "), "{said}");
+}
+
+/// In bf16, by the kernels, where they are emulated.
+#[test]
+fn kernels_find_the_same() {
+    let lab = Lab::new();
+    let (model, input) = (golden("eval"), golden("eval/hellaswag.bin"));
+    let text = golden("eval/text.txt");
+    if gpu::open(Place::Emulator, Kernels::Fast).is_err() {
+        return;
+    }
+    let on = |task: &str, file: [&str; 2], device: &str| {
+        let args = [&[task, "--model", &model, "--device", device], &file[..]].concat();
+        measured(&lab, &args).1
+    };
+    let hellaswag = |device| on("hellaswag", ["--input", &input], device);
+    assert_eq!(hellaswag("emulator")["rows"], hellaswag("cpu")["rows"]);
+    let loss = |device| metric(&on("loss", ["--text", &text], device), "loss [nats a token]")[0];
+    let (found, want) = (loss("emulator"), loss("cpu"));
+    assert!((found - want).abs() < 0.05, "{found}, not {want}");
+    let rotated = masked();
+    let refused = ["eval", "loss", "--model", &rotated, "--device", "emulator"];
+    refuses(&mut lab.program(&refused), &["multiples of 16", "--device cpu"]);
 }
 
 /// The held-out loss in a run's log is what `eval loss` finds of its best checkpoint.

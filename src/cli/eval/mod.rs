@@ -16,6 +16,7 @@ use half::bf16;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::say;
+use crate::checkpoint::model_folder;
 use crate::config::{Dtype, Where, settle};
 use crate::data::files;
 use crate::device::Device;
@@ -23,6 +24,8 @@ use crate::device::cpu::Cpu;
 use crate::device::gpu::{self, Kernels};
 use crate::eval::likelihood::{Asked, Likelihood, likelihoods};
 use crate::eval::results::Results;
+use crate::hf::ModelDir;
+use crate::plan::kernels;
 use crate::predict::Predictor;
 
 /// Measure a model on text or questions, or answers beside what is right.
@@ -78,7 +81,13 @@ trait Job {
 fn on_device(args: &ModelArgs, job: &impl Job) -> Result<Results> {
     let (device, dtype) = settle(args.device, args.dtype, gpu::available)?;
     match (device.place(), dtype) {
-        (Some(place), _) => with(gpu::open(place, Kernels::Fast)?, &args.model, job),
+        (Some(place), _) => {
+            let arch = ModelDir::open(&model_folder(&args.model))?.arch;
+            if let Err(why) = kernels::supports(&arch) {
+                bail!("{why}; or evaluate on the CPU, with --device cpu");
+            }
+            with(gpu::open(place, Kernels::Fast)?, &args.model, job)
+        }
         (None, Dtype::F64) => with(Cpu::<f64>::new(), &args.model, job),
         (None, Dtype::F32) => with(Cpu::<f32>::new(), &args.model, job),
         (None, Dtype::Bf16) => with(Cpu::<bf16>::new(), &args.model, job),
