@@ -130,8 +130,8 @@ fn lengths(corpus: &Corpus, context: u64) -> Option<String> {
     let (&median, &longest) = (lengths.get(lengths.len() / 2)?, lengths.last()?);
     let cut: u64 = lengths.iter().filter(|&&length| length > context).sum();
     Some(format!(
-        "Documents have {} tokens in the median, {} at most; {} of the tokens are in documents longer \
-         than the {context} tokens of a sequence, which were cut.",
+        "Documents have {} tokens in the median, {} at most; {} of the tokens are in documents \
+         longer than the {context} tokens of a sequence, which were cut.",
         commas(median),
         commas(longest),
         percent(cut, corpus.tokens())
@@ -176,8 +176,8 @@ fn unseen(dataset: &Dataset) -> Option<String> {
     let rare = plain().filter(|(count, _)| (1..10).contains(*count)).count() as u64;
     let all = plain().count() as u64;
     Some(format!(
-        "Of {} entries of the vocabulary {} ({}) never occur in it and {} ({}) fewer than ten times: \
-         what the model knows of them is little.",
+        "Of {} entries of the vocabulary {} ({}) never occur in it and {} ({}) fewer than ten \
+         times: what the model knows of them is little.",
         commas(all),
         commas(never),
         percent(never, all),

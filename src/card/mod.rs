@@ -16,10 +16,10 @@ use serde_json::Value;
 use crate::checkpoint::model_folder;
 use crate::config::{Config, ConfigError};
 use crate::data::files;
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, TaskKind};
 use crate::model::params::Layout;
 use crate::telemetry::format::count;
-use crate::telemetry::{self, metrics};
+use crate::telemetry::{self, Record, metrics};
 
 /// The card's name in a model's folder.
 pub const FILE: &str = "README.md";
@@ -77,6 +77,16 @@ pub struct Run {
     log: metrics::Log,
     /// Of the checkpoint that was taken.
     step: Option<u64>,
+}
+
+impl Run {
+    /// The record of the last step that the model took.
+    fn last(&self) -> Option<&metrics::TrainRecord> {
+        self.log.records.iter().rev().find_map(|record| match record {
+            Record::Train(train) if Some(train.step) == self.step => Some(train),
+            _ => None,
+        })
+    }
 }
 
 impl Origin {
@@ -173,8 +183,8 @@ fn summary(arch: &Arch, origin: &Origin, known: &Known) -> String {
     };
     let Arch { layers, width, heads, context, vocab, .. } = arch;
     format!(
-        "A {what} of {parameters} parameters ({family}, {layers} layers of width {width} with {heads} \
-         heads, {context} tokens of context, a vocabulary of {vocab}), {from}."
+        "A {what} of {parameters} parameters ({family}, {layers} layers of width {width} with \
+         {heads} heads, {context} tokens of context, a vocabulary of {vocab}), {from}."
     )
 }
 
@@ -189,19 +199,20 @@ fn limits(arch: &Arch, origin: &Origin) -> String {
              to what is true."
                 .into(),
         ),
-        Some(task) => lines.push(format!(
-            "It knows no answer beyond {}: whatever it is asked, it gives one of them.",
-            named(&task.labels)
-        )),
+        Some(task) => lines.push(match task.kind {
+            TaskKind::Values => "It gives a number, whatever it is asked.".into(),
+            TaskKind::Spans => "It finds its answers in the text, even where none is.".into(),
+            _ => format!(
+                "It knows no answer beyond {}: whatever it is asked, it gives of these.",
+                named(&task.labels)
+            ),
+        }),
     }
     if let Origin::Run(run) = origin {
-        let tokens = run.log.last_train().map_or(0, |train| train.tokens);
-        if tokens > 0 {
-            lines.push(format!(
-                "It was trained on {} tokens, repeats included.",
-                count(tokens as f64)
-            ));
-        }
+        lines.extend(run.last().map(|train| {
+            let tokens = count(train.tokens as f64);
+            format!("It was trained on {tokens} tokens, repeats included.")
+        }));
     }
     lines.push(
         "Nobody measured here how it treats groups of people, or what harm it can do.".into(),

@@ -116,7 +116,7 @@ pub fn energy(origin: &Origin, bench: Option<&Path>) -> Result<String, CardError
         figure(joules)
     );
     let tokens = match origin {
-        Origin::Run(run) => run.log.last_train().map(|train| train.tokens as f64),
+        Origin::Run(run) => run.last().map(|train| train.tokens as f64),
         _ => None,
     };
     Ok(match tokens {

@@ -26,7 +26,7 @@ fn of_run(run: &Run) -> String {
         Record::Run(facts) => Some(facts),
         _ => None,
     });
-    let train = run.log.last_train();
+    let train = run.last();
     let unknown = || "unknown".to_string();
     let rows = [
         ["objective".into(), objective(&config.objective)],
@@ -71,6 +71,11 @@ fn shortened(config: &Config) -> Config {
     let short = |path: &PathBuf| PathBuf::from(file_name(path));
     config.data.shards = config.data.shards.as_ref().map(short);
     config.data.text = config.data.text.iter().map(short).collect();
+    config.data.general = config.data.general.as_ref().map(short);
+    config.data.tokenizer = config.data.tokenizer.as_ref().map(short);
+    if let Some(init) = config.init() {
+        config.model.insert("init".into(), file_name(&init).into());
+    }
     config
 }
 

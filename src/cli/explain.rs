@@ -11,7 +11,8 @@ use crate::device::Buffer;
 use crate::device::cpu::Cpu;
 use crate::eval::explain::page::{Told, render};
 use crate::eval::explain::{Subject, explain, logits, probabilities};
-use crate::finetune::examples::{Columns, Reader};
+use crate::finetune::frame::Frame;
+use crate::finetune::rows;
 use crate::hf::ModelDir;
 use crate::model::arch::{Arch, TaskKind};
 use crate::model::transformer::Model;
@@ -140,20 +141,20 @@ fn subject(args: &ExplainArgs, arch: &Arch, tokenizer: &Tokenizer) -> Result<Sub
         args.pair.is_none() || arch.task.is_some(),
         "--pair is for models finetuned on pairs of texts: this one is none"
     );
+    ensure!(!args.text.is_empty(), "there is no text: a prediction needs some to rest on");
     // The token that ends a document begins the next, for a causal language model.
     let specials = tokenizer.specials();
     let first = specials.eot.filter(|_| arch.causal && arch.task.is_none());
-    let columns = Columns { text: String::new(), pair: None, label: String::new() };
-    let longest = args.longest.saturating_sub(first.iter().count());
-    let reader = Reader { arch, tokenizer, columns: &columns, longest };
-    let (ids, types, cut) = reader.encode(&args.text, args.pair.as_deref())?;
+    let longest = args.longest.min(arch.context).saturating_sub(first.iter().count());
+    let frame = Frame::new(arch, tokenizer, longest)?;
+    let (sequence, cut) = rows::sequence(&frame, &args.text, args.pair.as_deref())?;
     ensure!(
         !cut,
         "the text is longer than {} tokens, or than the model takes: shorten it, or see --longest",
         args.longest
     );
-    let types = [vec![0; first.iter().count()], types].concat();
-    let ids: Vec<u32> = first.into_iter().chain(ids).collect();
+    let types = [vec![0; first.iter().count()], sequence.types].concat();
+    let ids: Vec<u32> = first.into_iter().chain(sequence.ids).collect();
     let row = match (arch.causal, &arch.task) {
         (_, Some(_)) => 0,
         (true, None) => ids.len() - 1,

@@ -26,7 +26,8 @@ use crate::model::transformer::initial;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright export runs/20261101-120000 --to my-model\n  \
-    warpwright export old-bert/ --to new-bert --dtype bf16\n\n\
+    warpwright export old-bert/ --to new-bert --dtype bf16\n  \
+    warpwright export runs/masked --to my-model --license mit --evaluation eval.json\n\n\
     In Python: transformers.AutoModelForMaskedLM.from_pretrained('my-model')")]
 pub struct ExportArgs {
     /// A run directory, or a model's folder

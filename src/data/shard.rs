@@ -322,7 +322,7 @@ impl Shard {
         self.fingerprint
     }
 
-    /// XXH3 of all that follows the header, which [`Self::verify`] holds it to, if the format has it.
+    /// XXH3 of all that follows the header, if the format has it: see [`Self::verify`].
     pub fn checksum(&self) -> Option<u64> {
         self.checksum
     }

@@ -1,10 +1,10 @@
 //! A model's loss on text.
 //!
-//! **Causal.** Each document by itself, as `s = <|endoftext|> document`; every token of the document
-//! is predicted once. What is longer than the context is read in windows: the first predicts as many
-//! tokens as the context holds, each further one the next `stride`, seeing before them as much as
-//! the context holds. With a stride as long as the context every token passes the model once, and
-//! the windows are lm-evaluation-harness' rolling ones; a shorter one gives tokens more to go by.
+//! **Causal.** Each document by itself, as `s = <|endoftext|> document`; every token of the
+//! document is predicted once. What is longer than the context is read in windows: the first
+//! predicts as many tokens as the context holds, each further one the next `stride`, seeing before
+//! them as much as the context holds. With a stride as long as the context these are
+//! lm-evaluation-harness' rolling windows; a shorter one gives tokens more to go by.
 //!
 //! ```text
 //! stride = context / 2      1 2 3 4 5 6 7 8

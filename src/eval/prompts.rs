@@ -94,7 +94,7 @@ pub struct Question {
 /// Where the completions of a row are.
 #[derive(Debug, Clone)]
 pub enum Answers {
-    /// A column with a list of texts, and one with the number of the right one (from 0) or its text.
+    /// A column with a list of texts, and one with the right one's number (from 0) or text.
     Choices { choices: String, answer: String },
     /// A column with the only one.
     One(String),

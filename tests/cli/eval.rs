@@ -2,6 +2,7 @@
 
 use crate::*;
 use serde_json::Value;
+use warpwright::device::gpu::{self, Kernels, Place};
 
 /// Relative to the value.
 const TOLERANCE: f64 = 1e-9;
@@ -108,8 +109,12 @@ fn choices_are_judged_as_the_harness_does() {
 #[test]
 fn a_masked_model_chooses_by_pseudo_likelihood() {
     let lab = Lab::new();
-    let row = r#"{"question": "On day 1 the whale", "choices": ["saw the sea", "sea the saw"], "answer": 0}"#;
-    lab.write("questions.jsonl", row);
+    let row = serde_json::json!({
+        "question": "On day 1 the whale",
+        "choices": ["saw the sea", "sea the saw"],
+        "answer": 0,
+    });
+    lab.write("questions.jsonl", row.to_string());
     let model = masked();
     let args = ["choice", "--model", &model, "--input", "questions.jsonl"];
     let (_, results) = measured(&lab, &args);
@@ -164,6 +169,29 @@ fn hellaswag_is_told_as_llm_c_tells_it() {
     assert!(said.contains("/2 = "), "{said}");
 }
 
+/// In bf16, by the kernels, where they are emulated.
+#[test]
+fn kernels_find_the_same() {
+    let lab = Lab::new();
+    let (model, input) = (golden("eval"), golden("eval/hellaswag.bin"));
+    let text = golden("eval/text.txt");
+    if gpu::open(Place::Emulator, Kernels::Fast).is_err() {
+        return;
+    }
+    let on = |task: &str, file: [&str; 2], device: &str| {
+        let args = [&[task, "--model", &model, "--device", device], &file[..]].concat();
+        measured(&lab, &args).1
+    };
+    let hellaswag = |device| on("hellaswag", ["--input", &input], device);
+    assert_eq!(hellaswag("emulator")["rows"], hellaswag("cpu")["rows"]);
+    let loss = |device| metric(&on("loss", ["--text", &text], device), "loss [nats a token]")[0];
+    let (found, want) = (loss("emulator"), loss("cpu"));
+    assert!((found - want).abs() < 0.05, "{found}, not {want}");
+    let rotated = masked();
+    let refused = ["eval", "loss", "--model", &rotated, "--device", "emulator"];
+    refuses(&mut lab.program(&refused), &["multiples of 16", "--device cpu"]);
+}
+
 /// The held-out loss in a run's log is what `eval loss` finds of its best checkpoint.
 #[test]
 fn a_masked_run_is_measured_as_it_measured_itself() {
@@ -195,6 +223,11 @@ fn texts_and_labels_beside_what_is_right() {
     let (_, results) = measured(&lab, &both);
     assert!((metric(&results, "chrF2")[0] - 100.0).abs() < 1e-9);
     assert_eq!(results["settings"]["bleu"], "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp");
+
+    assert_eq!(metric(&results, "exact match, SQuAD")[0], 1.0);
+    let one = ["text", "--hypotheses", "said.txt", "--references", "right.txt"];
+    // Of the second line `there` and `dog` are shared, of four words each without the article.
+    assert!((metric(&measured(&lab, &one).1, "F1, SQuAD")[0] - 0.75).abs() < 1e-12);
 
     lab.write("rows.csv", "label,prediction\na,a\na,b\nb,b\nc,b\n");
     let (said, results) = measured(&lab, &["labels", "--input", "rows.csv", "--positive", "b"]);

@@ -45,6 +45,11 @@ fn what_explain_refuses() {
     refused(&[&masked, "a[MASK]", "--longest", "3"], &["longer than 3 tokens", "--longest"]);
     refused(&[&masked, "a[MASK]", "--pair", "b"], &["--pair", "finetuned on pairs"]);
     refused(&[&causal, &"whale ".repeat(90)], &["longer than 96 tokens"]);
+    let long = "whale ".repeat(90);
+    refused(&[&causal, &long, "--longest", "500"], &["or than the model takes"]);
+    refused(&[&causal, ""], &["there is no text"]);
+    let tokens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert-tokens");
+    refused(&[tokens.to_str().unwrap(), "a"], &["labels tokens", "whole texts"]);
     refused(&[&causal, "a", "--out", "no/where.html"], &["no/where.html", "cannot be written"]);
     refused(&["nowhere", "a"], &["does not exist"]);
     assert!(!lab.path("explain.html").exists());

@@ -94,8 +94,8 @@ def make_tokenizer() -> Tokenizer:
 
 def make_model(tokenizer):
     config = transformers.GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(), n_positions=CONTEXT, n_embd=12, n_layer=2, n_head=2,
-        n_inner=20, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0,
+        vocab_size=tokenizer.get_vocab_size(), n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=1,
+        n_inner=24, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0,
         eos_token_id=0,
     )
     model = transformers.GPT2LMHeadModel(config)
@@ -174,7 +174,7 @@ def hellaswag(model, tokenizer) -> dict:
     encode = lambda text: tokenizer.encode(text).ids
     examples = [
         ("Call me", [" Ishmael", " a little", " the watery world", " no"], 0),
-        ("I thought I would", [" sail about", " see", " having", " shore, I"], 3),
+        ("I thought I would", [" sail about", " see", " having", " shore, I"], 0),
         ("It is a way", [" I have of driving", " on", " of the spleen", " mind"], 2),
     ]
     stream, means, right, longest = [], [], 0, 0

@@ -1,25 +1,24 @@
 //! `warpwright eval completion`: what a model makes of reference completions, and what it writes.
 
-use std::ops::ControlFlow;
-
 use anyhow::Result;
 use serde_json::json;
 
 use super::questions::{Asking, QuestionArgs};
-use super::text::translation;
+use super::text::beside;
 use super::{Job, ModelArgs, OutArgs, bar, conclude, on_device};
 use crate::device::Device;
 use crate::eval::metrics::bootstrap::Bootstrap;
-use crate::eval::metrics::squad;
 use crate::eval::prompts::{Answers, Question};
 use crate::eval::results::{Measured, Results};
-use crate::predict::{PredictError, Predictor, Sampling};
+use crate::generate::sampling::Sampling;
+use crate::generate::{Choice, Continuing};
+use crate::predict::{PredictError, Predictor};
 
 /// Completions: how likely are the references, and what does the model write itself?
 ///
 /// Of the references: their loss a token, and the share that greedy decoding would write. Then the
-/// model continues each prompt greedily: exact match (blanks at the ends aside), SQuAD's exact
-/// match and F1 (articles, case and punctuation aside), and BLEU and chrF, for translation.
+/// model continues each prompt greedily: exact match (blanks at the ends aside), and what
+/// `eval text` tells.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: {\"prompt\": \"The capital of France is\", \
     \"completion\": \"Paris\"}\n  \
@@ -44,6 +43,9 @@ pub struct CompletionArgs {
     #[command(flatten)]
     pub out: OutArgs,
 }
+
+/// Prompts that are continued together.
+const AT_ONCE: usize = 16;
 
 struct Completion<'a> {
     args: &'a CompletionArgs,
@@ -78,15 +80,11 @@ impl Job for Completion<'_> {
             _ => self.written(predictor, &prompts)?,
         };
         if !written.is_empty() {
-            let pairs = || written.iter().zip(&references);
-            let exact: Vec<f64> = pairs().map(|(w, r)| f64::from(w == r)).collect();
-            let scores: Vec<squad::Score> = pairs().map(|(w, r)| squad::v1(w, &[*r])).collect();
-            let by = |part: fn(&squad::Score) -> f64| scores.iter().map(part).collect::<Vec<_>>();
+            let exact: Vec<f64> =
+                written.iter().zip(&references).map(|(w, r)| f64::from(w == r)).collect();
             metrics.push(Measured::mean("exact match", &exact, &bootstrap));
-            metrics.push(Measured::mean("exact match, SQuAD", &by(|s| s.exact), &bootstrap));
-            metrics.push(Measured::mean("F1, SQuAD", &by(|s| s.f1), &bootstrap));
             let references: Vec<[&str; 1]> = references.iter().map(|r| [*r]).collect();
-            metrics.extend(translation(&written, &references, &bootstrap));
+            metrics.extend(beside(&written, &references, &bootstrap));
         }
         let row = |(i, question): (usize, &Question)| {
             json!({
@@ -115,40 +113,30 @@ impl Job for Completion<'_> {
 }
 
 impl Completion<'_> {
-    /// What the model writes after each prompt, blanks at its ends left away.
+    /// What the model writes greedily after each prompt, up to `until`, blanks at its ends left away.
     fn written<D: Device>(
         &self,
         predictor: &Predictor<D>,
         prompts: &[String],
     ) -> Result<Vec<String>, PredictError> {
         let until = self.args.until.replace("\\n", "\n");
+        let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+        let how = Continuing {
+            length: self.args.length,
+            stops: [until].into_iter().filter(|until| !until.is_empty()).collect(),
+            choice: Choice::Draw(sampling),
+        };
+        // Blanks are the model's to write.
+        let prompts: Vec<String> =
+            prompts.iter().map(|prompt| prompt.trim_end_matches(' ').to_string()).collect();
         let bar = bar((prompts.len() * self.args.length) as u64).with_message("writing");
-        let written = prompts.iter().map(|prompt| {
-            let text = greedy(predictor, prompt, self.args.length, &until)?;
-            bar.inc(self.args.length as u64);
-            Ok(text)
-        });
-        let written = written.collect();
+        let mut written = Vec::new();
+        for together in prompts.chunks(AT_ONCE) {
+            let texts = predictor.generate_all(written.len() as u32, together, &how)?;
+            written.extend(texts.iter().map(|found| found.text.trim().to_string()));
+            bar.inc((together.len() * self.args.length) as u64);
+        }
         bar.finish_and_clear();
-        written
+        Ok(written)
     }
-}
-
-/// A prompt continued greedily, up to `until`.
-fn greedy<D: Device>(
-    predictor: &Predictor<D>,
-    prompt: &str,
-    length: usize,
-    until: &str,
-) -> Result<String, PredictError> {
-    let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
-    let mut text = String::new();
-    // An answer may begin with what ends it: the delimiter after the prompt is the model's to write.
-    let ended = |text: &str| !until.is_empty() && text.trim_start().contains(until);
-    predictor.generate(prompt.trim_end(), length, &sampling, |piece| {
-        text.push_str(piece);
-        if ended(&text) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    let text = text.trim();
-    Ok(text.split(until).next().filter(|_| !until.is_empty()).unwrap_or(text).trim().into())
 }

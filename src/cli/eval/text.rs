@@ -7,12 +7,14 @@ use serde_json::json;
 
 use super::{OutArgs, conclude};
 use crate::eval::metrics::bootstrap::Bootstrap;
-use crate::eval::metrics::{bleu, chrf};
+use crate::eval::metrics::{bleu, chrf, squad};
 use crate::eval::results::{Measured, Results};
 
-/// Texts beside references, line by line: BLEU and chrF, equal to sacreBLEU's
+/// Texts beside references, line by line: BLEU, chrF, and SQuAD's exact match and F1
 ///
-/// To have a model write the texts first, see `eval completion`.
+/// BLEU and chrF are sacreBLEU's with its defaults; SQuAD's (v1.1) leave articles, case and
+/// punctuation aside, and take the best reference. To have a model write the texts first, see
+/// `eval completion`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
     warpwright eval text --hypotheses out.fr --references test.fr\n  \
@@ -50,7 +52,7 @@ pub fn run(args: &TextArgs) -> Result<()> {
         data: args.hypotheses.display().to_string(),
         examples: hypotheses.len(),
         unit: "lines",
-        metrics: translation(&hypotheses, &references, &Bootstrap::default()),
+        metrics: beside(&hypotheses, &references, &Bootstrap::default()),
         settings: json!({
             "references": args.references,
             "bleu": bleu::signature(args.references.len()),
@@ -67,24 +69,26 @@ fn lines(path: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_string).collect())
 }
 
-/// BLEU and chrF of a corpus.
-pub fn translation<H: AsRef<str>, R: AsRef<[S]>, S: AsRef<str>>(
-    hypotheses: &[H],
+/// What texts are worth beside references: BLEU and chrF of the corpus, SQuAD's exact match and F1.
+pub fn beside<H: AsRef<str>, R: AsRef<[S]>, S: AsRef<str>>(
+    texts: &[H],
     references: &[R],
     bootstrap: &Bootstrap,
 ) -> Vec<Measured> {
-    let pairs = || hypotheses.iter().zip(references);
-    let bleus: Vec<bleu::Counts> =
-        pairs().map(|(h, r)| bleu::sentence(h.as_ref(), r.as_ref())).collect();
-    let chrfs: Vec<chrf::Counts> =
-        pairs().map(|(h, r)| chrf::sentence(h.as_ref(), r.as_ref())).collect();
+    let pairs = || texts.iter().zip(references).map(|(t, r)| (t.as_ref(), r.as_ref()));
+    let bleus: Vec<bleu::Counts> = pairs().map(|(t, r)| bleu::sentence(t, r)).collect();
+    let chrfs: Vec<chrf::Counts> = pairs().map(|(t, r)| chrf::sentence(t, r)).collect();
     let bleu = |picked: &[usize]| {
         Some(picked.iter().map(|&i| bleus[i]).sum::<bleu::Counts>().bleu().score)
     };
     let chrf =
         |picked: &[usize]| Some(picked.iter().map(|&i| chrfs[i]).sum::<chrf::Counts>().chrf());
+    let answers: Vec<squad::Score> = pairs().map(|(t, r)| squad::v1(t, r)).collect();
+    let of = |part: fn(&squad::Score) -> f64| answers.iter().map(part).collect::<Vec<_>>();
     vec![
         Measured::new("BLEU", bleus.len(), bootstrap, bleu),
         Measured::new("chrF2", chrfs.len(), bootstrap, chrf),
+        Measured::mean("exact match, SQuAD", &of(|score| score.exact), bootstrap),
+        Measured::mean("F1, SQuAD", &of(|score| score.f1), bootstrap),
     ]
 }

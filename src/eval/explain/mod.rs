@@ -5,10 +5,10 @@
 //! saliency_i  Σ_c e_ic · ∂ log p / ∂x_ic              gradient × input (Shrikumar et al., 2016)
 //! ```
 //!
-//! x_i is the sum of token i's embeddings, e_i its row of the token table, p the probability of what
-//! is explained (of a task that tells numbers, the number itself). Saliency is how much log p would
-//! change, to first order, were the token's row scaled; attention is where values were taken from.
-//! Neither is a reason: both only say what to look at.
+//! x_i is the sum of token i's embeddings, e_i its row of the token table, p the probability of
+//! what is explained (of a task that tells numbers, the number itself). Saliency is how much log p
+//! would change, to first order, were the token's row scaled; attention is where values were taken
+//! from. Neither is a reason: both only say what to look at.
 
 pub mod page;
 

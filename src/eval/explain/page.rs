@@ -42,9 +42,10 @@ const STYLE: &str = "<style>\n\
     .for { --with: var(--train); } .against { --with: var(--heldout); }\n\
     .legend .for::before { color: var(--train); border-top-width: 8px; } \
     .legend .against::before { color: var(--heldout); border-top-width: 8px; }\n\
-    .maps { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(136px, 1fr)); \
-    }\n\
-    .maps figcaption { color: var(--soft); font-size: 12px; line-height: 1.3; min-height: 2.6em; }\n\
+    .maps { display: grid; gap: 14px; \
+    grid-template-columns: repeat(auto-fill, minmax(136px, 1fr)); }\n\
+    .maps figcaption { color: var(--soft); font-size: 12px; line-height: 1.3; \
+    min-height: 2.6em; }\n\
     .maps figcaption b { color: var(--ink); font-weight: 550; }\n\
     .map { display: block; width: 100%; aspect-ratio: 1; background: var(--page); \
     border: 1px solid var(--edge); }\n\
@@ -79,7 +80,8 @@ fn outputs(told: &Told) -> String {
         let class = if name == told.explained { " class='right'" } else { "" };
         format!(
             "<li{class}><span class='token'>{}</span><svg aria-hidden='true'><rect \
-             width='{wide:.1}%' height='100%' rx='3'/></svg><span class='share'>{shown}</span></li>\n",
+             width='{wide:.1}%' height='100%' rx='3'/></svg>\
+             <span class='share'>{shown}</span></li>\n",
             escape(&visible(name))
         )
     };
@@ -101,16 +103,17 @@ fn saliency(told: &Told) -> String {
         // Half the colour at most: text stays legible on it.
         let share = 50.0 * s.abs() / largest;
         format!(
-            "<span class='token-box {class}'><b style='--share: {share:.0}%'>{}</b><small>{s:+.decimals$}\
-             </small></span>\n",
+            "<span class='token-box {class}'><b style='--share: {share:.0}%'>{}</b>\
+             <small>{s:+.decimals$}</small></span>\n",
             escape(&visible(token)),
         )
     };
     let what = if told.is_value { "the value" } else { "log p" };
     format!(
         "<section><h2>What each token adds <small>gradient × input of {what} of {}</small></h2>\n\
-         <div class='card'><div class='tokens'>\n{}</div>\n<ul class='legend'><li class='for'>speaks \
-         for it</li><li class='against'>speaks against it</li></ul></div></section>\n",
+         <div class='card'><div class='tokens'>\n{}</div>\n<ul class='legend'>\
+         <li class='for'>speaks for it</li><li class='against'>speaks against it</li></ul>\
+         </div></section>\n",
         escape(&visible(told.explained)),
         told.tokens.iter().zip(saliency).map(token).collect::<String>()
     )
@@ -127,10 +130,10 @@ fn visible(token: &str) -> String {
 
 fn maps(told: &Told) -> String {
     let mut out = String::from(
-        "<section><h2>Where attention looks <small>a map a head</small></h2>\n<p class='lead'>Rows are \
-         tokens that look, from the first at the top; columns those that are looked at, from the left; \
-         the stronger the colour, the more. Point at a row to read it. Under a map: where most of its attention goes, \
-         if it has such a habit.</p>\n",
+        "<section><h2>Where attention looks <small>a map a head</small></h2>\n<p class='lead'>Rows \
+         are tokens that look, from the first at the top; columns those that are looked at, from \
+         the left; the stronger the colour, the more. Point at a row to read it. Under a map: \
+         where most of its attention goes, if it has such a habit.</p>\n",
     );
     for (l, heads) in told.found.attention.iter().enumerate() {
         let figures = heads.iter().enumerate().map(|(h, map)| figure(l, h, map, told.tokens));
