@@ -20,10 +20,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
+use crate::device::gpu::{self, Gpu, Kernels, Place};
+use crate::model::arch::Arch;
+use crate::plan::kernels;
 
 /// Prints a line. (`println!` panics where nobody reads on, as in `warpwright generate | head`;
 /// this is an error, which `main` takes for a success.)
@@ -57,6 +59,14 @@ fn lines(
         }
     }
     if held.is_empty() { Ok(()) } else { each(&held) }
+}
+
+/// The GPU, or the emulator, if its kernels take such a model.
+fn gpu_for(place: Place, arch: &Arch) -> Result<Gpu> {
+    if let Err(why) = kernels::supports(arch) {
+        bail!("{why}; or take the CPU, with --device cpu");
+    }
+    Ok(gpu::open(place, Kernels::Fast)?)
 }
 
 /// The file that was named, or where the measured cuts of products are kept for this GPU.

@@ -7,15 +7,17 @@ use half::bf16;
 use serde_json::{Map, Value, json};
 
 use super::finetune::AnswerArgs;
-use super::{lines, say};
+use super::{gpu_for, lines, say};
+use crate::checkpoint::model_folder;
 use crate::config::{Dtype, Where, settle};
 use crate::device::Device;
 use crate::device::cpu::Cpu;
-use crate::device::gpu::{self, Kernels};
+use crate::device::gpu;
 use crate::finetune::examples::Columns;
 use crate::finetune::infer::{Ask, Labeller, Reading};
 use crate::finetune::questions::Questions;
 use crate::finetune::table::{Record, Table};
+use crate::hf::ModelDir;
 use crate::model::arch::TaskKind;
 
 /// Label new text by a finetuned model
@@ -70,7 +72,10 @@ const AT_A_TIME: usize = 256;
 pub fn run(args: PredictArgs) -> Result<()> {
     let (device, dtype) = settle(args.device, args.dtype, gpu::available)?;
     match (device.place(), dtype) {
-        (Some(place), _) => label(gpu::open(place, Kernels::Fast)?, args),
+        (Some(place), _) => {
+            let model = ModelDir::open(&model_folder(&args.model))?;
+            label(gpu_for(place, &model.arch)?, args)
+        }
         (None, Dtype::F64) => label(Cpu::<f64>::new(), args),
         (None, Dtype::F32) => label(Cpu::<f32>::new(), args),
         (None, Dtype::Bf16) => label(Cpu::<bf16>::new(), args),
@@ -90,7 +95,7 @@ fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
         let (said, was_cut) = labeller.label(asked, &how)?;
         cut += was_cut;
         for (ask, said) in asked.iter().zip(said) {
-            let mut line = shown(ask);
+            let mut line = shown(ask, kind);
             line.extend(said);
             say(serde_json::to_string(&line)?)?;
         }
@@ -101,17 +106,10 @@ fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
             let asked = rows(path, kind, &args)?;
             asked.chunks(AT_A_TIME).try_for_each(&mut tell)?;
         }
-        None => {
-            ensure!(
-                kind != TaskKind::Spans || args.with.is_some(),
-                "the model answers questions: give their context with --with, or --input FILE of \
-                 rows with both"
-            );
-            lines(args.input.as_deref(), args.text, AT_A_TIME, |texts| {
-                let ask = |text: &String| Ask::Text(text.clone(), args.with.clone());
-                tell(&texts.iter().map(ask).collect::<Vec<_>>())
-            })?;
-        }
+        None => lines(args.input.as_deref(), args.text, AT_A_TIME, |texts| {
+            let ask = |text: &String| Ask::Text(text.clone(), args.with.clone());
+            tell(&texts.iter().map(ask).collect::<Vec<_>>())
+        })?,
     }
     if cut > 0 {
         eprintln!("{cut} texts were cut to {} tokens, or to what the model takes", args.longest);
@@ -124,9 +122,10 @@ fn is_of_rows(path: &Path) -> bool {
     matches!(extension, Some("csv" | "tsv" | "jsonl" | "json"))
 }
 
-/// What is asked, as it stands in its line of output.
-fn shown(ask: &Ask) -> Map<String, Value> {
+/// What is asked, as it stands in its line of output; a context, which may be long, does not.
+fn shown(ask: &Ask, kind: TaskKind) -> Map<String, Value> {
     let pairs = match ask {
+        Ask::Text(text, _) if kind == TaskKind::Spans => vec![("question", json!(text))],
         Ask::Text(text, None) => vec![("text", json!(text))],
         Ask::Text(text, Some(pair)) => vec![("text", json!(text)), ("pair", json!(pair))],
         Ask::Words(words) => vec![("text", json!(words.join(" ")))],

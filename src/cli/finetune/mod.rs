@@ -9,9 +9,10 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use half::bf16;
 
+use super::gpu_for;
 use crate::config::{Dtype, Where, settle};
 use crate::device::cpu::Cpu;
-use crate::device::gpu::{self, Kernels};
+use crate::device::gpu;
 use crate::finetune::outcome::Metric;
 use crate::finetune::questions::Decoding;
 use crate::model::arch::TaskKind;
@@ -214,7 +215,7 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let mut trained = Vec::new();
     for &seed in &args.seeds {
         let model = match (device.place(), dtype) {
-            (Some(place), _) => job.train(&gpu::open(place, Kernels::Fast)?, &args, seed)?,
+            (Some(place), _) => job.train(&gpu_for(place, &job.arch)?, &args, seed)?,
             (None, Dtype::F64) => job.train(&Cpu::<f64>::new(), &args, seed)?,
             (None, Dtype::F32) => job.train(&Cpu::<f32>::new(), &args, seed)?,
             (None, Dtype::Bf16) => job.train(&Cpu::<bf16>::new(), &args, seed)?,
