@@ -17,7 +17,7 @@
 //     log2(e)/√D is folded into the factor.
 //   - q, and two stages of k and v, in shared memory by cp.async: the next tile arrives while this
 //     one is worked on, with one barrier a tile.
-//   - 32 queries a warp: each fragment of k and v read from shared memory serves two products.
+//   - 32 queries a warp, 16 at D = 256: each fragment of k and v read from shared memory serves two products.
 //     With 16, shared memory (128 bytes a clock) would take longer than the products.
 //   - 32 keys a tile, so that a thread needs 168 registers and three blocks fit an SM: products of
 //     one warp run under the exponentials of another.
@@ -35,7 +35,7 @@ namespace {
 template <int D>
 struct Forward {
     static constexpr int WARPS = 4, THREADS = 32 * WARPS;
-    static constexpr int M = 2;  // 16-row tiles a warp
+    static constexpr int M = D <= 128 ? 2 : 1;  // 16-row tiles a warp
     static constexpr int QUERIES = WARPS * M * 16;
     static constexpr int KEYS = 32;
     // On an SM of 65,536 registers: 168 a thread, or 255.
@@ -197,7 +197,7 @@ __device__ __forceinline__ void forward(bf16* __restrict__ o, float* __restrict_
 
 }  // namespace
 
-// A block a query and head, as the maths reads. Grid: N + S, H; D <= 128 threads have an output.
+// A block a query and head, as the maths reads. Grid: N + S, H; D <= 256 threads have an output.
 extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
     attention_naive(bf16* o, float* lse, const bf16* qkv, const int* cu_seqlens, int sequences,
                     int heads, int head_dim, int behind, int ahead, float scale,
@@ -253,3 +253,4 @@ ATTENTION(attention_64, 64)
 ATTENTION(attention_80, 80)
 ATTENTION(attention_96, 96)
 ATTENTION(attention_128, 128)
+ATTENTION(attention_256, 256)

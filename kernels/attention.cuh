@@ -134,9 +134,9 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
     return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// acc [16 M, D] += p b, with p [16 M, 8 N] rounded to bf16 and b [8 N, D].
-template <int M, int N, int D>
-__device__ __forceinline__ void multiply_add(float (&acc)[M][D / 8][4], const float (&p)[M][N][4],
+// acc [16 M, 8 C] += p b, with p [16 M, 8 N] rounded to bf16 and b [8 N, 8 C], part of rows of D.
+template <int M, int N, int D, int C>
+__device__ __forceinline__ void multiply_add(float (&acc)[M][C][4], const float (&p)[M][N][4],
                                              const bf16* b_smem) {
     const int lane = threadIdx.x % 32;
     const uint32_t b_lane =
@@ -152,7 +152,7 @@ __device__ __forceinline__ void multiply_add(float (&acc)[M][D / 8][4], const fl
                 a[m][i] = pack(from[0], from[1]);
             }
 #pragma unroll
-        for (int n = 0; n < D / 8; n += 2) {
+        for (int n = 0; n < C; n += 2) {
             uint32_t b[4];
             ptx::ldmatrix_x4_trans(b, b_lane + (k * 16 * STRIDE<D> + n * 8) * sizeof(bf16));
 #pragma unroll
@@ -265,8 +265,8 @@ __device__ __forceinline__ float factor(const Dropout& dropout, unsigned row, un
     return kept(dropout, row, column / 4) >> column % 4 & 1 ? dropout.keep : 0.0f;
 }
 
-// Threads of a block of the naive kernels.
-constexpr int NAIVE_THREADS = 128;
+// Threads of a block of the naive kernels: the largest head width.
+constexpr int NAIVE_THREADS = 256;
 
 __device__ __forceinline__ float dot(const bf16* a, const bf16* b, int length) {
     float sum = 0.0f;
@@ -296,11 +296,11 @@ __device__ __forceinline__ void multiply(float (&acc)[M][N][4], float factor) {
             for (int i = 0; i < 4; i++) acc[m][n][i] *= factor;
 }
 
-// Stores the first `rows` rows of a warp's accumulators [16 M, D] as bf16, `stride` apart, 16 bytes
-// at a time by way of shared memory that the warp alone uses.
-template <int M, int D>
+// Stores the first `rows` rows of a warp's accumulators [16 M, 8 C] as bf16, `stride` apart, 16 bytes
+// at a time by way of shared memory, rows of D, that the warp alone uses.
+template <int M, int D, int C>
 __device__ __forceinline__ void store_rows(bf16* gmem, size_t stride, int rows, bf16* smem,
-                                           const float (&acc)[M][D / 8][4]) {
+                                           const float (&acc)[M][C][4]) {
     const int lane = threadIdx.x % 32;
     bf16* lane_smem = smem + lane / 4 * STRIDE<D> + lane % 4 * 2;
     __syncwarp();
@@ -309,14 +309,13 @@ __device__ __forceinline__ void store_rows(bf16* gmem, size_t stride, int rows, 
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll
-            for (int n = 0; n < D / 8; n++)
+            for (int n = 0; n < C; n++)
                 *reinterpret_cast<uint32_t*>(lane_smem + (m * 16 + h * 8) * STRIDE<D> + n * 8) =
                     pack(acc[m][n][2 * h], acc[m][n][2 * h + 1]);
     __syncwarp();
-    constexpr int CHUNKS = D / 8;
 #pragma unroll
-    for (int i = 0; i < M * 16 * CHUNKS; i += 32) {
-        const int chunk = lane + i, row = chunk / CHUNKS, column = chunk % CHUNKS * 8;
+    for (int i = 0; i < M * 16 * C; i += 32) {
+        const int chunk = lane + i, row = chunk / C, column = chunk % C * 8;
         if (row < rows)
             *reinterpret_cast<uint4*>(gmem + row * stride + column) =
                 *reinterpret_cast<const uint4*>(smem + row * STRIDE<D> + column);

@@ -27,21 +27,17 @@ using namespace attention;
 
 namespace {
 
-// Sizes of the kernel for keys, and of that for queries.
+// Sizes of both kernels: that for keys owns ROWS keys, that for queries ROWS queries.
 template <int D>
-struct Keys {
+struct Backward {
     static constexpr int WARPS = 4, THREADS = 32 * WARPS;
     static constexpr int M = D <= 64 ? 2 : 1;  // 16-row tiles a warp
-    static constexpr int KEYS = WARPS * M * 16;
-    static constexpr int QUERIES = 32;
-    static constexpr int BLOCKS = 2;
-};
-template <int D>
-struct Queries {
-    static constexpr int WARPS = 4, THREADS = 32 * WARPS;
-    static constexpr int M = D <= 64 ? 2 : 1;
-    static constexpr int QUERIES = WARPS * M * 16;
-    static constexpr int KEYS = 32;
+    // Warps that share rows, each with 8 C of the columns: registers hold sums over no more than
+    // 128, so at D = 256 two of them compute the same scores.
+    static constexpr int SHARES = D <= 128 ? 1 : 2;
+    static constexpr int C = D / 8 / SHARES;
+    static constexpr int ROWS = WARPS / SHARES * M * 16;
+    static constexpr int STEP = D <= 128 ? 32 : 16;  // rows of the tiles that it goes through
     static constexpr int BLOCKS = 2;
 };
 
@@ -64,8 +60,8 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
                                               const int* __restrict__ cu_seqlens, int sequences,
                                               int rows, int heads, Band band, float scale,
                                               const Dropout& dropout) {
-    using B = Keys<D>;
-    constexpr int M = B::M, KEYS = B::KEYS, QUERIES = B::QUERIES, N = QUERIES / 8;
+    using B = Backward<D>;
+    constexpr int M = B::M, KEYS = B::ROWS, QUERIES = B::STEP, N = QUERIES / 8;
     DYNAMIC_SHARED(shared);
     bf16* k_smem = reinterpret_cast<bf16*>(shared);     // [KEYS, D]
     bf16* v_smem = k_smem + KEYS * STRIDE<D>;           // [KEYS, D]
@@ -103,11 +99,12 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
     load_tile<D, KEYS, B::THREADS>(v_smem, k_gmem + width, stride, tile.length - tile.start);
     load_queries(begin);
 
-    const int warp = thread / 32, lane = thread % 32;
+    const int warp = thread / 32 / B::SHARES, lane = thread % 32;
     const int row = tile.start + warp * M * 16;  // the warp's first key
     const int own = warp * M * 16 * STRIDE<D>;
+    const int column = thread / 32 % B::SHARES * B::C * 8;  // the first that it sums
     const Band queries = {band.ahead, band.behind};
-    float dk[M][D / 8][4], dv[M][D / 8][4];
+    float dk[M][B::C][4], dv[M][B::C][4];
     clear(dk);
     clear(dv);
     for (int query = begin; query < end; query += QUERIES) {
@@ -142,15 +139,16 @@ __device__ __forceinline__ void keys_backward(bf16* __restrict__ dqkv,
                     ds[m][n][i] = x * (dp - stat[i % 2].y);
                 }
         }
-        multiply_add<M, N, D>(dv, p, d_o_smem);
-        multiply_add<M, N, D>(dk, ds, queries_smem);
+        multiply_add<M, N, D>(dv, p, d_o_smem + column);
+        multiply_add<M, N, D>(dk, ds, queries_smem + column);
     }
 
     multiply(dk, scale);
     multiply(dv, dropout.keep);
-    bf16* dk_gmem = dqkv + (tile.first + row) * stride + width + head * D;
-    store_rows<M, D>(dk_gmem, stride, tile.length - row, k_smem + own, dk);
-    store_rows<M, D>(dk_gmem + width, stride, tile.length - row, v_smem + own, dv);
+    if (B::SHARES > 1) __syncthreads();  // who shares the rows has read them
+    bf16* dk_gmem = dqkv + (tile.first + row) * stride + width + head * D + column;
+    store_rows<M, D>(dk_gmem, stride, tile.length - row, k_smem + own + column, dk);
+    store_rows<M, D>(dk_gmem + width, stride, tile.length - row, v_smem + own + column, dv);
 }
 
 // dqkv's columns of q, for a tile of queries.
@@ -162,8 +160,8 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
                                                  const int* __restrict__ cu_seqlens,
                                                  int sequences, int rows, int heads, Band band,
                                                  float scale, const Dropout& dropout) {
-    using B = Queries<D>;
-    constexpr int M = B::M, KEYS = B::KEYS, QUERIES = B::QUERIES, N = KEYS / 8;
+    using B = Backward<D>;
+    constexpr int M = B::M, KEYS = B::STEP, QUERIES = B::ROWS, N = KEYS / 8;
     DYNAMIC_SHARED(shared);
     bf16* q_smem = reinterpret_cast<bf16*>(shared);     // [QUERIES, D]
     bf16* d_o_smem = q_smem + QUERIES * STRIDE<D>;      // [QUERIES, D]
@@ -183,9 +181,10 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
     load_tile<D, QUERIES, B::THREADS>(d_o_smem, d_o + first * width + head * D, width, left);
     keys.load(begin);
 
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / 32 / B::SHARES, lane = threadIdx.x % 32;
     const int row = tile.start + warp * M * 16;  // the warp's first query
     const int own = warp * M * 16 * STRIDE<D>;
+    const int column = threadIdx.x / 32 % B::SHARES * B::C * 8;  // the first that it sums
     const unsigned mask_row = unsigned(tile.first + row) * heads + head;
     float2 stat[M][2];
 #pragma unroll
@@ -196,7 +195,7 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
             stat[m][h] = i < tile.length ? stats[size_t(head) * rows + tile.first + i]
                                          : make_float2(INFINITY, 0.0f);
         }
-    float dq[M][D / 8][4];
+    float dq[M][B::C][4];
     clear(dq);
     for (int key = begin; key < end; key += KEYS) {
         ptx::cp_async_wait<0>();
@@ -221,11 +220,12 @@ __device__ __forceinline__ void queries_backward(bf16* __restrict__ dqkv,
                     const float dp = keep ? ds[m][n][i] * dropout.keep : 0.0f;
                     ds[m][n][i] = x * (dp - s.y);
                 }
-        multiply_add<M, N, D>(dq, ds, keys.k(key));
+        multiply_add<M, N, D>(dq, ds, keys.k(key) + column);
     }
     multiply(dq, scale);
-    store_rows<M, D>(dqkv + (first + warp * M * 16) * stride + head * D, stride,
-                     tile.length - row, q_smem + own, dq);
+    if (B::SHARES > 1) __syncthreads();  // who shares the rows has read them
+    store_rows<M, D>(dqkv + (first + warp * M * 16) * stride + head * D + column, stride,
+                     tile.length - row, q_smem + own + column, dq);
 }
 
 }  // namespace
@@ -299,7 +299,7 @@ struct NaiveHead {
 
 }  // namespace
 
-// A block a query and head: dq. Grid: N + S, H; D <= 128 threads have an output.
+// A block a query and head: dq. Grid: N + S, H; D <= 256 threads have an output.
 extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
     attention_queries_naive(bf16* dqkv, const bf16* qkv, const bf16* o, const bf16* d_o,
                             const float* lse, const int* cu_seqlens, int sequences, int heads,
@@ -360,7 +360,7 @@ extern "C" __global__ void __launch_bounds__(NAIVE_THREADS)
 EXPORT_KERNEL(attention_keys_naive, attention_keys_naive)
 
 #define ATTENTION_BACKWARD(KEYS, QUERIES, D)                                                     \
-    extern "C" __global__ void __launch_bounds__(Keys<D>::THREADS, Keys<D>::BLOCKS)              \
+    extern "C" __global__ void __launch_bounds__(Backward<D>::THREADS, Backward<D>::BLOCKS)      \
         KEYS(bf16* dqkv, const bf16* qkv, const bf16* d_o, const float2* stats,                  \
              const int* cu_seqlens, int sequences, int rows, int heads, int behind, int ahead,   \
              float scale, Dropout dropout) {                                                     \
@@ -369,7 +369,7 @@ EXPORT_KERNEL(attention_keys_naive, attention_keys_naive)
                          {behind, ahead}, scale, dropout);                                       \
     }                                                                                            \
     EXPORT_KERNEL(KEYS, KEYS)                                                                    \
-    extern "C" __global__ void __launch_bounds__(Queries<D>::THREADS, Queries<D>::BLOCKS)        \
+    extern "C" __global__ void __launch_bounds__(Backward<D>::THREADS, Backward<D>::BLOCKS)      \
         QUERIES(bf16* dqkv, const bf16* qkv, const bf16* d_o, const float2* stats,               \
                 const int* cu_seqlens, int sequences, int rows, int heads, int behind,           \
                 int ahead, float scale, Dropout dropout) {                                       \
@@ -386,3 +386,4 @@ ATTENTION_BACKWARD(attention_keys_64, attention_queries_64, 64)
 ATTENTION_BACKWARD(attention_keys_80, attention_queries_80, 80)
 ATTENTION_BACKWARD(attention_keys_96, attention_queries_96, 96)
 ATTENTION_BACKWARD(attention_keys_128, attention_queries_128, 128)
+ATTENTION_BACKWARD(attention_keys_256, attention_queries_256, 256)

@@ -34,6 +34,8 @@ template <int D_, int GROUPS_, bool DROPOUT_>
 struct Forward {
     static constexpr int D = D_, GROUPS = GROUPS_;
     static constexpr bool DROPOUT = DROPOUT_;
+    // Whether a tile's dropout mask is drawn before its scores are there: if registers suffice.
+    static constexpr bool EARLY = D <= 64;
     // Whether a warpgroup leaves out tiles that its own queries do not see: if registers suffice.
     static constexpr bool SKIPS = GROUPS == 2;
     static constexpr int QUERIES = GROUPS * 64, KEYS = 128, STAGES = D <= 64 ? 4 : 2;
@@ -231,11 +233,11 @@ private:
     }
 };
 
-// p = 0 where the mask drops it; what is kept is scaled at the end.
-__device__ __forceinline__ void drop(float (&p)[64], const unsigned (&kept)[2]) {
+// p = 0 where the mask drops it, of a half of the columns; what is kept is scaled at the end.
+__device__ __forceinline__ void drop(float (&p)[64], int half, unsigned kept) {
 #pragma unroll
-    for (int i = 0; i < 64; i++)
-        if (!(kept[i / 32] >> i % 32 & 1)) p[i] = 0.0f;
+    for (int i = 0; i < 32; i++)
+        if (!(kept >> i & 1)) p[half * 32 + i] = 0.0f;
 }
 
 // One warpgroup: 64 queries of every item.
@@ -272,23 +274,32 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
             multiply<D, KEYS, typename F::Keys>(o, p, ptx::shared_address(shared.v(stage)), add);
             ptx::wgmma_commit();
         };
-        // The dropout mask of tile `tile`, while its scores are under way.
-        const auto draw = [&](int tile) {
-            if constexpr (!DROPOUT) return;
+        // The dropout mask of a half of tile `tile`.
+        const auto draw = [&](int tile, int half) {
             const unsigned mask_row = unsigned(item.first + row) * heads + item.head;
-            const int key = keys.begin + tile * KEYS;
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-                kept[half] = kept_of_tile<1, 8, false>(dropout, mask_row, heads, key + half * 64);
+            const int key = keys.begin + tile * KEYS + half * 64;
+            unsigned bits = 0;
+#pragma unroll(F::EARLY ? 4 : 2)
+            for (int part = 0; part < 4; part++)
+                bits |= kept_of_tile<1, 2, false>(dropout, mask_row, heads, key + part * 16)
+                        << part * 8;
+            return bits;
+        };
+        const auto draw_early = [&](int tile) {
+            if constexpr (DROPOUT && F::EARLY) kept[0] = draw(tile, 0), kept[1] = draw(tile, 1);
         };
         // Scores of tile `tile` become p.
         const auto weigh = [&](int tile) {
             const int key = keys.begin + tile * KEYS;
             if (!overlap<64, KEYS>(group_row, key, band, item.length, item.length).all)
                 mask(s, row, key, band, item.length);
-            const bool outgrown = softmax.update(s);
-            if constexpr (DROPOUT) drop(s, kept);
-            return outgrown;
+            return softmax.update(s);
+        };
+        const auto put_operand = [&](int tile) {
+#pragma unroll
+            for (int half = 0; half < 2 * DROPOUT; half++)
+                drop(s, half, F::EARLY ? kept[half] : draw(tile, half));
+            to_operand(p, s);
         };
 
         // Tiles that the others need.
@@ -339,11 +350,11 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
         turns.wait();
         ask_scores(at.stage);
         turns.pass();
-        draw(keys.first);
+        draw_early(keys.first);
         ptx::wgmma_wait<0>(s);
         release(shared.empty(at.stage));
         weigh(keys.first);
-        to_operand(p, s);
+        put_operand(keys.first);
         for (int tile = keys.first + 1; tile < keys.last; tile++) {
             const Cursor<F::STAGES> before = at;
             at.next();
@@ -353,7 +364,7 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
             ask_scores(at.stage);
             ask_sums(before.stage, tile > keys.first + 1);
             turns.pass();
-            draw(tile);
+            draw_early(tile);
             ptx::wgmma_wait<1>(s);
             release(shared.empty(at.stage));
             const bool outgrown = weigh(tile);
@@ -363,7 +374,7 @@ __device__ __forceinline__ void consume(const Shared<F>& shared, bf16* o_gmem, f
 #pragma unroll
                 for (int i = 0; i < D / 2; i++) o[i] *= softmax.shrink[i / 2 % 2];
             }
-            to_operand(p, s);
+            put_operand(tile);
         }
         ptx::mbarrier_wait(shared.full(at.stage) + 1, at.parity);
         ask_sums(at.stage, keys.last > keys.first + 1);
@@ -413,3 +424,4 @@ ATTENTION(attention_hopper_64x128, 64, 2, false)
 ATTENTION(attention_hopper_64x192, 64, 3, false)
 ATTENTION(attention_hopper_128x128, 128, 2, false)
 ATTENTION(attention_hopper_64x128_dropout, 64, 2, true)
+ATTENTION(attention_hopper_128x128_dropout, 128, 2, true)

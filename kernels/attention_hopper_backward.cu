@@ -537,3 +537,4 @@ __device__ __forceinline__ void backward(const CUtensorMap* kv_map, const CUtens
 ATTENTION_BACKWARD(attention_hopper_backward_64, 64, false)
 ATTENTION_BACKWARD(attention_hopper_backward_128, 128, false)
 ATTENTION_BACKWARD(attention_hopper_backward_64_dropout, 64, true)
+ATTENTION_BACKWARD(attention_hopper_backward_128_dropout, 128, true)

@@ -17,8 +17,10 @@ pub mod plan;
 pub mod train;
 
 pub mod bench;
+pub mod card;
 pub mod eval;
 pub mod finetune;
+pub mod generate;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;

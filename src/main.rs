@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use warpwright::cli::{
-    self, bench, data, embed, export, fill, finetune, generate, info, plan, predict, pretrain,
-    report, score, trace, verify,
+    self, bench, data, embed, eval, explain, export, fill, finetune, generate, info, plan, predict,
+    pretrain, report, score, trace, verify,
 };
 
 /// Trains transformers from scratch: hand-written kernels, a lean loop, one binary
@@ -17,7 +17,7 @@ use warpwright::cli::{
 #[command(name = "warpwright", version, max_term_width = 100)]
 enum Command {
     Pretrain(pretrain::PretrainArgs),
-    Finetune(finetune::FinetuneArgs),
+    Finetune(Box<finetune::FinetuneArgs>),
     Predict(predict::PredictArgs),
     Fill(fill::FillArgs),
     Generate(generate::GenerateArgs),
@@ -25,6 +25,10 @@ enum Command {
     #[command(subcommand)]
     Data(data::DataCommand),
     Plan(plan::PlanArgs),
+    /// Measure a model on text or questions, or answers beside what is right
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
+    Explain(explain::ExplainArgs),
     Embed(embed::EmbedArgs),
     Score(score::ScoreArgs),
     Export(export::ExportArgs),
@@ -40,12 +44,14 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Pretrain(args) => pretrain::run(args),
-        Command::Finetune(args) => finetune::run(args),
+        Command::Finetune(args) => finetune::run(*args),
         Command::Predict(args) => predict::run(args),
         Command::Fill(args) => fill::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Data(command) => data::run(&command),
         Command::Plan(args) => plan::run(args),
+        Command::Eval(command) => eval::run(&command),
+        Command::Explain(args) => explain::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Score(args) => score::run(args),
         Command::Export(args) => export::run(args),

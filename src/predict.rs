@@ -1,18 +1,17 @@
-//! A trained model at work: masked words filled in, text continued.
+//! A trained model and its tokenizer; masked words filled in. `generate` continues texts.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::model_folder;
 use crate::data::tokenizer::TokenizerError;
 use crate::data::{Batch, Tokenizer};
 use crate::device::{Buffer, Class, Device};
+use crate::generate::sampling::{likeliest, softmax};
 use crate::hf::{LoadError, ModelDir};
 use crate::model::activations::Activations;
 use crate::model::arch::ArchError;
 use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::transformer::Model;
-use crate::rng::{Philox, Stream, uniform};
 
 /// Why a model cannot be used so.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +39,8 @@ pub enum PredictError {
     WrongKind { wanted: &'static str, kind: &'static str, path: PathBuf, command: &'static str },
     #[error("id {id} is beyond the vocabulary of {vocab}: the tokenizer is not this model's")]
     Vocabulary { id: u32, vocab: usize },
+    #[error("the device stopped: {0}")]
+    Device(String),
 }
 
 /// A model and its tokenizer on a device.
@@ -56,18 +57,6 @@ pub struct Guess {
     pub id: u32,
     pub token: String,
     pub probability: f64,
-}
-
-/// How the next token is drawn.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// 0 is greedy.
-    pub temperature: f64,
-    /// Only the k likeliest; 0 for all.
-    pub top_k: usize,
-    /// Only the likeliest whose probabilities reach p together; 1 for all.
-    pub top_p: f64,
-    pub seed: u64,
 }
 
 impl<D: Device> Predictor<D> {
@@ -124,48 +113,6 @@ impl<D: Device> Predictor<D> {
         logits.iter().map(|logits| self.best(&softmax(logits, 1.0), k)).collect()
     }
 
-    /// `prompt` continued by up to `length` tokens; `say` is given each piece of text as it comes,
-    /// and may break off.
-    pub fn generate(
-        &self,
-        prompt: &str,
-        length: usize,
-        sampling: &Sampling,
-        mut say: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<String, PredictError> {
-        if !self.model.arch.causal {
-            return Err(self.wrong_kind("continuing text", "causal", "fill"));
-        }
-        let eot = self.tokenizer.specials().eot;
-        let mut ids: Vec<u32> = eot.into_iter().collect();
-        ids.extend(self.tokenizer.encode(prompt)?);
-        if ids.is_empty() {
-            return Err(PredictError::NoSpecial("<|endoftext|>"));
-        }
-        let begin = ids.len();
-        let mut text = String::new();
-        for drawn in 0..length {
-            // Beyond the context the model sees the last tokens that fit.
-            let seen = &ids[ids.len().saturating_sub(self.model.arch.context)..];
-            let logits = self.logits(seen, &[seen.len() - 1])?;
-            let id = sampling.draw(&logits[0], drawn as u64);
-            if Some(id) == eot {
-                break;
-            }
-            ids.push(id);
-            // A character may be spread over tokens: what is not yet one waits.
-            let whole = self.tokenizer.decode(&ids[begin..])?;
-            if !whole.ends_with('\u{fffd}') && whole.starts_with(&text) {
-                let flow = say(&whole[text.len()..]);
-                text = whole;
-                if flow.is_break() {
-                    break;
-                }
-            }
-        }
-        Ok(text)
-    }
-
     /// Logits [rows.len()][V] of one sequence at `rows`, ascending.
     fn logits(&self, ids: &[u32], rows: &[usize]) -> Result<Vec<Vec<f64>>, PredictError> {
         let (n, arch) = (ids.len(), &self.model.arch);
@@ -192,6 +139,9 @@ impl<D: Device> Predictor<D> {
         let mut logits = dev.x(Class::Scratch, rows.len() * v);
         self.model.forward(dev, &mut acts, &loaded, None);
         self.model.logits(dev, &mut logits, &mut acts, &loaded);
+        if let Some(fault) = dev.fault() {
+            return Err(PredictError::Device(fault));
+        }
         Ok(logits.to_vec().chunks(v).map(<[f64]>::to_vec).collect())
     }
 
@@ -223,91 +173,20 @@ impl<D: Device> Predictor<D> {
     }
 
     fn best(&self, probabilities: &[f64], k: usize) -> Result<Vec<Guess>, PredictError> {
-        let ids = by_probability(probabilities);
+        let ids = likeliest(probabilities, k, f64::INFINITY);
         let guess = |&id: &u32| {
             let token = self.tokenizer.decode(&[id])?;
             Ok(Guess { id, token, probability: probabilities[id as usize] })
         };
-        ids.iter().take(k).map(guess).collect()
+        ids.iter().map(guess).collect()
     }
 
-    fn wrong_kind(
+    pub(crate) fn wrong_kind(
         &self,
         wanted: &'static str,
         kind: &'static str,
         command: &'static str,
     ) -> PredictError {
         PredictError::WrongKind { wanted, kind, path: self.path.clone(), command }
-    }
-}
-
-impl Sampling {
-    /// A token drawn by `logits` [V]; the `drawn`-th of its text, which with the seed decides.
-    pub fn draw(&self, logits: &[f64], drawn: u64) -> u32 {
-        let greedy = self.temperature <= 0.0;
-        let probabilities = softmax(logits, if greedy { 1.0 } else { self.temperature });
-        let mut ids = by_probability(&probabilities);
-        if greedy {
-            return ids[0];
-        }
-        if self.top_k > 0 {
-            ids.truncate(self.top_k);
-        }
-        let mut total = 0.0;
-        let mut kept = 0;
-        while kept < ids.len() && (kept == 0 || total < self.top_p) {
-            total += probabilities[ids[kept] as usize];
-            kept += 1;
-        }
-        let word = Philox::new(self.seed).block(Stream::Sample, 0, drawn)[0];
-        let mut left = f64::from(uniform(word)) * total;
-        for &id in &ids[..kept] {
-            left -= probabilities[id as usize];
-            if left < 0.0 {
-                return id;
-            }
-        }
-        ids[kept - 1]
-    }
-}
-
-/// Ids, the likeliest first; equal ones in the order of ids.
-fn by_probability(probabilities: &[f64]) -> Vec<u32> {
-    let mut ids: Vec<u32> = (0..probabilities.len() as u32).collect();
-    ids.sort_by(|&a, &b| probabilities[b as usize].total_cmp(&probabilities[a as usize]));
-    ids
-}
-
-fn softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exps: Vec<f64> = logits.iter().map(|z| ((z - top) / temperature).exp()).collect();
-    let total: f64 = exps.iter().sum();
-    exps.iter().map(|e| e / total).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOGITS: [f64; 4] = [1.0, 3.0, 2.0, -5.0];
-
-    fn drawn(sampling: Sampling) -> Vec<u32> {
-        let mut ids: Vec<u32> = (0..2000).map(|i| sampling.draw(&LOGITS, i)).collect();
-        ids.sort();
-        ids.dedup();
-        ids
-    }
-
-    #[test]
-    fn sampling_keeps_to_its_limits_and_its_odds() {
-        let all = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 3 };
-        assert_eq!(drawn(Sampling { temperature: 0.0, ..all }), [1]);
-        assert_eq!(drawn(Sampling { top_k: 2, ..all }), [1, 2]);
-        // Probabilities 0.665, 0.245, 0.090, 0.0002.
-        assert_eq!(drawn(Sampling { top_p: 0.5, ..all }), [1]);
-        assert_eq!(drawn(Sampling { top_p: 0.7, ..all }), [1, 2]);
-        let ones = (0..10_000).filter(|&i| all.draw(&LOGITS, i) == 1).count();
-        // Within five standard deviations of 6,650.
-        assert!(ones.abs_diff(6650) < 5 * 47, "{ones}");
     }
 }

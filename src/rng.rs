@@ -35,7 +35,7 @@ const ROUNDS: usize = 10;
 /// | `Pair` | epoch | piece << 4 \| try |
 /// | `Dropout` | optimizer step | element / 4, word element % 4; the site is the layer's |
 /// | `Init` | 0 | element / 4, word element % 4; the site is the parameter's |
-/// | `Sample` | 0 | tokens generated so far |
+/// | `Sample` | text of a batch | tokens generated so far |
 /// | `Rounding` | optimizer step | element / 4, word element % 4 |
 /// | `Resample` | resample | draw / 4, word draw % 4 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,8 +21,12 @@ use warpwright::device::gpu::{Gpu, Kernels};
 use warpwright::device::lockstep::Lockstep;
 use warpwright::device::meter::Meter;
 use warpwright::device::{Buffer, Device, Memory};
+use warpwright::generate::decoder::{Decoder, Sequence};
+use warpwright::generate::draw;
+use warpwright::generate::sampling::Sampling;
 use warpwright::model::arch::Arch;
 use warpwright::model::batch::Capacity;
+use warpwright::model::transformer::Model;
 use warpwright::ops::optimizer::{OptimizerOps, Rule, Update};
 use warpwright::rng::Philox;
 use warpwright::train::step::{StepKey, Trainer};
@@ -167,6 +171,88 @@ fn the_device_masks_as_the_host_does() {
     assert_eq!(host[0].loss, device[0].loss);
     let furthest = of_host.iter().zip(&of_device).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(furthest <= 6e-3, "{furthest}");
+}
+
+/// Texts that grow, one going two ways on the way, as long as `of` has ids.
+fn grow<D: Device>(dev: &D, arch: &Arch, of: &[Vec<u32>]) -> Vec<Vec<f64>> {
+    let mut model = Model::new(dev, arch).unwrap();
+    model.params.write(0, &lively(arch, 11));
+    let mut decoder = Decoder::new(dev, &model, &[3, 20, arch.context + 1], 2, of[0].len());
+    let mut next = of.iter().flatten().map(|&id| id % arch.vocab as u32).cycle();
+    let mut new = |n| Sequence::new(next.by_ref().take(n).collect());
+    let mut sequences = vec![new(3), new(20), new(arch.context + 1)];
+    let step = |step: usize| {
+        let logits = decoder.logits(&mut sequences).unwrap();
+        if step == 1 {
+            sequences.push(sequences[0].clone());
+        }
+        for (sequence, ids) in sequences.iter_mut().zip(of) {
+            sequence.push(ids[step] % arch.vocab as u32);
+        }
+        logits
+    };
+    (0..of[0].len()).map(step).collect()
+}
+
+/// Op by op, over the cache and beyond the context.
+#[test]
+fn generation_holds_op_by_op_to_the_cpu() {
+    let ids: Vec<Vec<u32>> =
+        (0..4).map(|s| (0..6).map(|i| 7 * i + 5 * s + i * s).collect()).collect();
+    for kernels in [Kernels::Fast, Kernels::Naive] {
+        for (name, arch) in gpu_zoo() {
+            if !arch.causal || arch.task.is_some() {
+                continue;
+            }
+            let dev = Lockstep::new(Cpu::<bf16>::new(), emulated(kernels));
+            let outcome = catch_unwind(AssertUnwindSafe(|| grow(&dev, &arch, &ids)));
+            outcome.unwrap_or_else(|e| {
+                let said = e.downcast_ref::<String>().cloned().unwrap_or_default();
+                panic!("{name}: {said} {}", dev.fault().unwrap_or_default())
+            });
+            assert!(dev.worst().contains_key(&("attend", "o")), "{name}");
+        }
+    }
+}
+
+/// Greedy texts of the kernels are the reference's, token for token, as long as the likeliest is
+/// that by more than rounding may change. Logits are of size 2, and some twenty stored values come
+/// one after another on the way to them, each off by 2⁻⁹ of its size: √20 · 2⁻⁹ · 2 = 0.02 in all,
+/// and 0.1 is five times that.
+#[test]
+fn kernels_write_what_the_reference_does() {
+    let arch = gpu_zoo().into_iter().find(|(name, _)| name == "gpt2").unwrap().1;
+    let prompts: Vec<Vec<u32>> = vec![vec![5], vec![3, 1, 4, 1, 5], vec![20, 30]];
+    let greedy = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
+    fn texts<D: Device>(
+        dev: &D,
+        arch: &Arch,
+        prompts: &[Vec<u32>],
+        how: &Sampling,
+    ) -> Vec<Vec<u32>> {
+        let mut model = Model::new(dev, arch).unwrap();
+        model.params.write(0, &lively(arch, 11));
+        let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let mut decoder = Decoder::new(dev, &model, &lengths, 1, 10);
+        draw(&mut decoder, prompts.to_vec(), (0, 10, how), |_, _| Ok(false)).unwrap()
+    }
+    let want = texts(&Cpu::<f64>::new(), &arch, &prompts, &greedy);
+    let got = texts(&emulated(Kernels::Fast), &arch, &prompts, &greedy);
+    let dev = Cpu::<f64>::new();
+    let mut model = Model::new(&dev, &arch).unwrap();
+    model.params.write(0, &lively(&arch, 11));
+    for ((prompt, want), got) in prompts.iter().zip(&want).zip(&got) {
+        let same = want.iter().zip(got).take_while(|(want, got)| want == got).count();
+        if same == want.len() {
+            continue;
+        }
+        let ids = [&prompt[..], &want[..same]].concat();
+        let mut decoder = Decoder::new(&dev, &model, &[ids.len()], 1, 0);
+        let mut logits = decoder.logits(&mut [Sequence::new(ids)]).unwrap();
+        logits.sort_by(|a, b| b.total_cmp(a));
+        assert!(logits[0] - logits[1] < 0.1, "{want:?} {got:?}: {logits:?}");
+    }
+    assert!(want.iter().zip(&got).any(|(want, got)| want == got), "{want:?} {got:?}");
 }
 
 /// What a driver was asked for.

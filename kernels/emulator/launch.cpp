@@ -157,7 +157,7 @@ static void prepare_worker(Worker* w, Launch& launch, uint32_t number) {
     w->failed = false;
     w->error.clear();
     w->idle_rounds = 0;
-    w->idle = false;
+    w->idle = w->alone = false;
     w->random = (launch.modes.seed + number) * 0x9e3779b97f4a7c15ull | 1;
     w->statics.clear();
     if (w->fibers.size() < fibers) w->fibers.resize(fibers);

@@ -212,7 +212,7 @@ struct Worker {
     std::vector<Fiber*> yielded;
     uint64_t random = 1;
     uint32_t idle_rounds = 0;
-    bool idle = false;
+    bool idle = false, alone = false;  // alone: every other worker has ended
     double idle_since = 0;
 
     unsigned char* arena = nullptr;

@@ -75,10 +75,12 @@ static bool wake_polling(Worker* w) {
     if (++w->idle_rounds >= IDLE_ROUNDS) {
         set_idle(w, true);
         if (launch.failed) leave_fibers(w);
-        bool alone = launch.active == 1;
         bool all = launch.idle == launch.active;
         if (!all) w->idle_since = seconds();
-        if (alone || (all && seconds() - w->idle_since > IDLE_SECONDS)) return false;
+        bool in_vain = w->alone || (all && seconds() - w->idle_since > IDLE_SECONDS);
+        // What the others wrote before they ended is yet to be seen: one look more.
+        w->alone = launch.active == 1;
+        if (in_vain) return false;
         sched_yield();
     } else {
         set_idle(w, false);

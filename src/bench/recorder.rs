@@ -14,6 +14,7 @@ use crate::model::batch::Capacity;
 use crate::ops::Into;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
+use crate::ops::cache::{CacheOps, Kept};
 use crate::ops::dropout::{Dropout, DropoutOps};
 use crate::ops::embed::{Embed, EmbedOps, Tokens};
 use crate::ops::gather::GatherOps;
@@ -250,6 +251,12 @@ impl AttentionOps for Recorder {
         let (ends, rotary) = (packed.ends.to_vec(), rotation.as_ref().map(context));
         self.note(Call::AttentionBackward { at: still_attention(at), ends, rotary });
     }
+}
+
+/// Of generation, which is no part of a step.
+impl CacheOps for Recorder {
+    fn keep(&self, _: &mut X, _: &X, _: &Int, _: usize, _: usize) {}
+    fn attend(&self, _: &mut X, _: &X, _: Kept<Self>, _: &Attention) {}
 }
 
 impl GatherOps for Recorder {

@@ -181,7 +181,7 @@ fn print_shard(shard: &Shard, out: &mut impl Write) -> io::Result<bool> {
     let result = shard.verify();
     let verdict = match &result {
         Err(error) => format!("DAMAGED: {error}"),
-        Ok(()) if shard.has_checksum() => "checksum and tokens hold".into(),
+        Ok(()) if shard.checksum().is_some() => "checksum and tokens hold".into(),
         Ok(()) => "size holds (the format has no checksum)".into(),
     };
     writeln!(

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::device::{DeviceArgs, OnDevice};
 use super::{lines, say};
-use crate::device::cpu::Cpu;
+use crate::device::Device;
 use crate::eval::embed::Embedding;
 use crate::model::arch::Pooling;
 use crate::predict::Predictor;
@@ -37,6 +38,8 @@ pub struct EmbedArgs {
     /// Tokens of a text that count, special ones included
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub longest: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     #[arg(required_unless_present = "input")]
     pub text: Vec<String>,
 }
@@ -74,21 +77,28 @@ const AT_A_TIME: usize = 256;
 
 /// Prints the vectors.
 pub fn run(args: EmbedArgs) -> Result<()> {
-    let EmbedArgs { model, input, pooling, raw, longest, text } = args;
+    let longest = args.longest;
     ensure!(longest > 2, "--longest {longest} leaves no token of a text: give at least 3");
-    let (predictor, _) = Predictor::open_body(Cpu::<f32>::new(), &model)?;
-    let how = Embedding { pooling: pooling.pooling(), normalise: !raw, longest };
-    let mut cut = 0;
-    lines(input.as_deref(), text, AT_A_TIME, |texts| {
-        for (text, found) in texts.iter().zip(predictor.embed(texts, how)?) {
-            cut += usize::from(found.cut);
-            let line = Line { text, tokens: found.tokens, vector: &found.vector };
-            say(serde_json::to_string(&line)?)?;
+    args.on.run(&args.model.clone(), args)
+}
+
+impl OnDevice for EmbedArgs {
+    fn run_on<D: Device>(self, dev: D) -> Result<()> {
+        let EmbedArgs { model, input, pooling, raw, longest, text, .. } = self;
+        let (predictor, _) = Predictor::open_body(dev, &model)?;
+        let how = Embedding { pooling: pooling.pooling(), normalise: !raw, longest };
+        let mut cut = 0;
+        lines(input.as_deref(), text, AT_A_TIME, |texts| {
+            for (text, found) in texts.iter().zip(predictor.embed(texts, how)?) {
+                cut += usize::from(found.cut);
+                let line = Line { text, tokens: found.tokens, vector: &found.vector };
+                say(serde_json::to_string(&line)?)?;
+            }
+            Ok(())
+        })?;
+        if cut > 0 {
+            eprintln!("{cut} texts were cut to {longest} tokens, or to what the model takes");
         }
         Ok(())
-    })?;
-    if cut > 0 {
-        eprintln!("{cut} texts were cut to {longest} tokens, or to what the model takes");
     }
-    Ok(())
 }

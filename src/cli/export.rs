@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use super::card::CardArgs;
 use super::say;
+use crate::card::{self, Origin};
 use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
 use crate::data::tokenizer::TokenizerError;
@@ -19,7 +21,8 @@ use crate::model::transformer::initial;
 ///
 /// Takes a run directory (its best checkpoint) or any folder with a config.json and weights, of
 /// whatever age and naming, and writes config.json, model.safetensors and the tokenizer's files
-/// under today's names.
+/// under today's names; and a README.md, the model's card for the Hub, with what is known of its
+/// data, training and results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright export runs/20261101-120000 --to my-model\n  \
@@ -38,6 +41,8 @@ pub struct ExportArgs {
     /// The type of the stored weights
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Stored,
+    #[command(flatten)]
+    pub card: CardArgs,
 }
 
 /// What an export can be.
@@ -59,7 +64,7 @@ const SEED: u64 = 1;
 
 /// Writes the folder beside, and renames it when it is whole.
 pub fn run(args: ExportArgs) -> Result<()> {
-    let ExportArgs { model, to, format: Format::Hf, dtype } = args;
+    let ExportArgs { model, to, format: Format::Hf, dtype, card } = args;
     let dtype = match dtype {
         Stored::F32 => FloatType::F32,
         Stored::Bf16 => FloatType::Bf16,
@@ -79,9 +84,10 @@ pub fn run(args: ExportArgs) -> Result<()> {
         arena[param.span.start + start..][..values.len()].copy_from_slice(values);
     })?;
 
-    let tokenizer = tokenizer(&from)?;
+    let (tokenizer, origin) = (tokenizer(&from)?, Origin::of(&model)?);
     write_model(&to, |folder| {
-        put_model(folder, (&dir.arch, &dir.ids, dtype), &arena, tokenizer.as_ref())
+        put_model(folder, (&dir.arch, &dir.ids, dtype), &arena, tokenizer.as_ref())?;
+        Ok(card::write(folder, &dir.arch, &origin, &card.known(&to))?)
     })?;
 
     say(format_args!("wrote {}", to.display()))?;
@@ -131,8 +137,8 @@ pub(super) fn put_model(
     Ok(())
 }
 
-/// The name under which the folder is made.
-fn beside(to: &Path) -> PathBuf {
+/// The name under which a folder, or a file, is made.
+pub(super) fn beside(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_os_string();
     name.push(".partial");
     name.into()

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
+use super::device::{DeviceArgs, OnDevice};
 use super::say;
 use crate::device::Device;
-use crate::device::cpu::Cpu;
 use crate::predict::{Guess, Predictor};
 
 /// Fill in the [MASK]s of a text with a masked language model
@@ -23,6 +23,8 @@ pub struct FillArgs {
     /// Guesses to show for each [MASK]
     #[arg(long, short = 'k', value_name = "K", default_value_t = 5)]
     pub top: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// The text; a [MASK] right after a word stands for the space and the word that follow
     #[arg(required = true)]
     pub text: Vec<String>,
@@ -31,11 +33,17 @@ pub struct FillArgs {
 /// Prints the guesses.
 pub fn run(args: FillArgs) -> Result<()> {
     ensure!(args.top > 0, "--top 0 shows nothing: ask for at least 1");
-    let predictor = Predictor::open(Cpu::<f32>::new(), &args.model)?;
-    for text in &args.text {
-        print(text, &guesses(&predictor, text, args.top)?)?;
+    args.on.run(&args.model.clone(), args)
+}
+
+impl OnDevice for FillArgs {
+    fn run_on<D: Device>(self, dev: D) -> Result<()> {
+        let predictor = Predictor::open(dev, &self.model)?;
+        for text in &self.text {
+            print(text, &guesses(&predictor, text, self.top)?)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn guesses<D: Device>(predictor: &Predictor<D>, text: &str, k: usize) -> Result<Vec<Vec<Guess>>> {

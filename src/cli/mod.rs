@@ -1,8 +1,12 @@
 //! The commands, one file each: flags in, library calls, words for people out.
 
 pub mod bench;
+pub mod card;
 pub mod data;
+mod device;
 pub mod embed;
+pub mod eval;
+pub mod explain;
 pub mod export;
 pub mod fill;
 pub mod finetune;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::device::{DeviceArgs, OnDevice};
 use super::{lines, say};
-use crate::device::cpu::Cpu;
+use crate::device::Device;
 use crate::eval::score::Score;
 use crate::predict::Predictor;
 
@@ -30,6 +31,8 @@ pub struct ScoreArgs {
     /// Each token and its log-probability, too
     #[arg(long)]
     pub tokens: bool,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     #[arg(required_unless_present = "input")]
     pub text: Vec<String>,
 }
@@ -43,15 +46,22 @@ struct Line<'a> {
 
 /// Prints the scores.
 pub fn run(args: ScoreArgs) -> Result<()> {
-    let ScoreArgs { model, input, tokens, text } = args;
-    let predictor = Predictor::open(Cpu::<f32>::new(), &model)?;
-    let mut number = 0;
-    lines(input.as_deref(), text, 1, |texts| {
-        for text in texts {
-            number += 1;
-            let score = predictor.score(text, tokens).with_context(|| format!("text {number}"))?;
-            say(serde_json::to_string(&Line { text, score })?)?;
-        }
-        Ok(())
-    })
+    args.on.run(&args.model.clone(), args)
+}
+
+impl OnDevice for ScoreArgs {
+    fn run_on<D: Device>(self, dev: D) -> Result<()> {
+        let ScoreArgs { model, input, tokens, text, .. } = self;
+        let predictor = Predictor::open(dev, &model)?;
+        let mut number = 0;
+        lines(input.as_deref(), text, 1, |texts| {
+            for text in texts {
+                number += 1;
+                let score = predictor.score(text, tokens);
+                let score = score.with_context(|| format!("text {number}"))?;
+                say(serde_json::to_string(&Line { text, score })?)?;
+            }
+            Ok(())
+        })
+    }
 }

@@ -132,16 +132,19 @@ pub struct Corpus {
 impl Corpus {
     /// Opens shards of any known kind; `eot` as for [`formats::open`].
     pub fn open(paths: &[PathBuf], eot: Option<u32>) -> Result<Self, DatasetError> {
-        let shards: Vec<Shard> =
-            paths.iter().map(|path| formats::open(path, eot)).collect::<Result<_, _>>()?;
+        Self::of(paths.iter().map(|path| formats::open(path, eot)).collect::<Result<_, _>>()?)
+    }
+
+    /// Of open shards, one at least.
+    pub fn of(shards: Vec<Shard>) -> Result<Self, DatasetError> {
         let mut first = vec![0];
         for shard in &shards {
             first.push(first[first.len() - 1] + shard.document_count());
         }
         let mut corpus = Corpus { shards, first, tokens: 0 };
         corpus.tokens = corpus.lengths().sum();
-        match paths.first() {
-            Some(path) if corpus.documents() == 0 => Err(DatasetError::Empty(path.clone())),
+        match corpus.shards.first() {
+            Some(shard) if corpus.documents() == 0 => Err(DatasetError::Empty(shard.path().into())),
             _ => Ok(corpus),
         }
     }

@@ -26,7 +26,7 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::files;
@@ -205,6 +205,31 @@ impl Shard {
         Ok(shard)
     }
 
+    /// Documents that lie in memory, none of them empty; `path` is where they come from.
+    pub fn of_documents(path: &Path, documents: &[Vec<u32>]) -> Result<Self, ShardError> {
+        let io = |source| ShardError::Io { path: path.into(), source };
+        let tokens: usize = documents.iter().map(Vec::len).sum();
+        // A map of no byte is none.
+        let mut map = MmapMut::map_anon((4 * tokens).max(4)).map_err(io)?;
+        let (mut at, mut ranges) = (0, Vec::with_capacity(documents.len()));
+        for ids in documents {
+            map[4 * at..4 * (at + ids.len())].copy_from_slice(bytemuck::cast_slice(ids));
+            ranges.push(at as u64..(at + ids.len()) as u64);
+            at += ids.len();
+        }
+        Ok(Shard {
+            path: path.into(),
+            map: map.make_read_only().map_err(io)?,
+            width: 4,
+            tokens_at: 0,
+            tokens: tokens as u64,
+            documents: Documents::Found(ranges),
+            vocabulary: None,
+            fingerprint: None,
+            checksum: None,
+        })
+    }
+
     fn check_boundaries(&self) -> Result<(), ShardError> {
         let boundaries = self.boundaries();
         let (begin, end) = (boundaries[0], boundaries[boundaries.len() - 1]);
@@ -297,9 +322,9 @@ impl Shard {
         self.fingerprint
     }
 
-    /// Whether the format carries a checksum for [`Self::verify`] to hold it to.
-    pub fn has_checksum(&self) -> bool {
-        self.checksum.is_some()
+    /// XXH3 of all that follows the header, which [`Self::verify`] holds it to, if the format has it.
+    pub fn checksum(&self) -> Option<u64> {
+        self.checksum
     }
 
     /// The tokens in `range`.

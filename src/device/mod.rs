@@ -13,6 +13,7 @@ pub mod null;
 use serde::Serialize;
 
 use crate::ops::attention::AttentionOps;
+use crate::ops::cache::CacheOps;
 use crate::ops::dropout::DropoutOps;
 use crate::ops::embed::EmbedOps;
 use crate::ops::gather::GatherOps;
@@ -181,6 +182,7 @@ pub trait Device:
     + NormOps
     + LinearOps
     + AttentionOps
+    + CacheOps
     + GatherOps
     + DropoutOps
     + LossOps
@@ -198,6 +200,7 @@ impl<D> Device for D where
         + NormOps
         + LinearOps
         + AttentionOps
+        + CacheOps
         + GatherOps
         + DropoutOps
         + LossOps

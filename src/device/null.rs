@@ -13,6 +13,7 @@ use crate::device::{Buffer, Class, Format, LOGIT_ROWS, Memory, Repeats, gpu};
 use crate::ops::Into;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
+use crate::ops::cache::{CacheOps, Kept};
 use crate::ops::dropout::{Dropout, DropoutOps};
 use crate::ops::embed::{Embed, EmbedOps, Tokens};
 use crate::ops::gather::GatherOps;
@@ -185,6 +186,11 @@ impl AttentionOps for Null {
         _: Option<Rotation<Self>>,
     ) {
     }
+}
+
+impl CacheOps for Null {
+    fn keep(&self, _: &mut X, _: &X, _: &Int, _: usize, _: usize) {}
+    fn attend(&self, _: &mut X, _: &X, _: Kept<Self>, _: &Attention) {}
 }
 
 impl GatherOps for Null {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::data::{Batch, IGNORE};
 use crate::device::{Buffer, Class, Device};
 use crate::model::activations::Activations;
@@ -9,10 +11,10 @@ use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::transformer::Model;
 
 /// Tokens that a pass takes, but for a sequence that is longer.
-const TOKENS: usize = 2048;
+pub const TOKENS: usize = 2048;
 
 /// Neighbouring sequences, as many as a pass takes.
-fn passes(lengths: &[usize]) -> Vec<Range<usize>> {
+pub fn passes(lengths: &[usize]) -> Vec<Range<usize>> {
     let mut passes: Vec<Range<usize>> = Vec::new();
     let mut tokens = 0;
     for (i, length) in lengths.iter().enumerate() {
@@ -73,16 +75,28 @@ fn batch(sequences: &[Row]) -> Batch {
     batch
 }
 
-/// Logits [M, V] of the rows of a pass.
-pub fn logits<D: Device>(
+/// Rows of logits that the host holds at a time.
+const ROWS: usize = 64;
+
+/// What `of` makes of the logits [V] of each row of a pass, told the row's number.
+pub fn map_logits<D: Device, T: Send>(
     dev: &D,
     model: &Model<D>,
     acts: &mut Activations<D>,
     batch: &DeviceBatch<D>,
-) -> Vec<f64> {
-    let mut logits = dev.x(Class::Scratch, batch.counts.head_rows() * model.arch.vocab);
+    of: impl Fn(usize, &[f64]) -> T + Sync,
+) -> Vec<T> {
+    let (rows, v) = (batch.counts.head_rows(), model.arch.vocab);
+    let mut logits = dev.x(Class::Scratch, rows * v);
     model.logits(dev, &mut logits, acts, batch);
-    logits.to_vec()
+    let mut found = Vec::with_capacity(rows);
+    for first in (0..rows).step_by(ROWS) {
+        let mut some = vec![0.0; ROWS.min(rows - first) * v];
+        logits.read(first * v, &mut some);
+        let each = some.par_chunks_exact(v).enumerate().map(|(i, row)| of(first + i, row));
+        found.extend(each.collect::<Vec<T>>());
+    }
+    found
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::passes::{self, Row};
+use super::likelihood::{Asked, likelihoods};
 use crate::device::Device;
 use crate::predict::{PredictError, Predictor};
 
@@ -36,20 +36,18 @@ impl<D: Device> Predictor<D> {
         if ids.len() > context {
             return Err(PredictError::TooLong { tokens: ids.len(), context });
         }
-        let (scored, sequences) =
-            if self.model.arch.causal { self.one_pass(&ids) } else { self.masked(&ids)? };
-        let v = self.model.arch.vocab;
-        let mut found = Vec::new();
-        passes::run(&self.dev, &self.model, &sequences, |_, acts, batch| {
-            let logits = passes::logits(&self.dev, &self.model, acts, batch);
-            for row in logits.chunks_exact(v) {
-                found.push(log_softmax(row, scored[found.len()] as usize));
-            }
-        });
-        let total: f64 = found.iter().sum();
+        let scored = match self.model.arch.causal {
+            true => (1..ids.len()).collect(),
+            false => self.plain(&ids),
+        };
+        let mask = self.tokenizer.specials().mask;
+        let asked = [Asked { ids, scored }];
+        let found = likelihoods(&self.dev, &self.model, mask, &asked, |_| {})?;
+        let [Asked { ids, scored }] = &asked;
+        let (found, total) = (&found[0].each, found[0].total());
         let named = || -> Result<Vec<(String, f64)>, PredictError> {
-            let pairs = scored.iter().zip(&found);
-            pairs.map(|(&id, &p)| Ok((self.tokenizer.decode(&[id])?, p))).collect()
+            let pairs = scored.iter().zip(found);
+            pairs.map(|(&at, &p)| Ok((self.tokenizer.decode(&ids[at..=at])?, p))).collect()
         };
         Ok(Score {
             tokens: scored.len(),
@@ -59,32 +57,10 @@ impl<D: Device> Predictor<D> {
         })
     }
 
-    /// The tokens to score, and one sequence whose rows each tell of the next token.
-    fn one_pass(&self, ids: &[u32]) -> (Vec<u32>, Vec<Row>) {
-        let rows: Vec<usize> = (0..ids.len().saturating_sub(1)).collect();
-        if rows.is_empty() {
-            return (vec![], vec![]);
-        }
-        (ids[1..].to_vec(), vec![Row { ids: ids[..ids.len() - 1].to_vec(), rows }])
-    }
-
-    /// The tokens to score, and a sequence for each, in which it is masked.
-    fn masked(&self, ids: &[u32]) -> Result<(Vec<u32>, Vec<Row>), PredictError> {
-        let mask = self.tokenizer.specials().mask.ok_or(PredictError::NoSpecial("[MASK]"))?;
+    /// The places of tokens that are not special.
+    fn plain(&self, ids: &[u32]) -> Vec<usize> {
         let special = self.tokenizer.is_special();
         let is_special = |id: u32| special.get(id as usize).copied().unwrap_or(false);
-        let places: Vec<usize> = (0..ids.len()).filter(|&i| !is_special(ids[i])).collect();
-        let sequence = |&at: &usize| {
-            let mut ids = ids.to_vec();
-            ids[at] = mask;
-            Row { ids, rows: vec![at] }
-        };
-        Ok((places.iter().map(|&at| ids[at]).collect(), places.iter().map(sequence).collect()))
+        (0..ids.len()).filter(|&i| !is_special(ids[i])).collect()
     }
-}
-
-fn log_softmax(logits: &[f64], id: usize) -> f64 {
-    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = logits.iter().map(|z| (z - top).exp()).sum();
-    logits[id] - top - total.ln()
 }

@@ -3,6 +3,7 @@
 pub mod activations;
 pub mod arch;
 pub mod batch;
+pub mod cache;
 pub mod families;
 pub mod heads;
 pub mod params;

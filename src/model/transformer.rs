@@ -13,6 +13,7 @@ use crate::device::{Buffer, Class, Device};
 use crate::model::activations::{Activations, Flow, Join, LayerActs, StartActs};
 use crate::model::arch::{Arch, ArchError, Placement, Positions, Task};
 use crate::model::batch::DeviceBatch;
+use crate::model::cache::Cache;
 use crate::model::params::{Block, Init, Layout};
 use crate::model::task::Weights;
 use crate::ops::attention::{Attended, Attention, Packed};
@@ -136,7 +137,22 @@ impl<D: Device> Model<D> {
     ) {
         self.embed(dev, acts, batch, key);
         for l in 0..self.arch.layers {
-            self.layer(dev, l, acts, batch, key);
+            self.layer(dev, l, acts, batch, key, None);
+        }
+    }
+
+    /// [`Model::forward`] of a causal model that keeps its tokens' keys and values, by what
+    /// `cache` was told of the batch: a pass over whole sequences, or a step.
+    pub fn forward_kept(
+        &self,
+        dev: &D,
+        acts: &mut Activations<D>,
+        batch: &DeviceBatch<D>,
+        cache: &mut Cache<D>,
+    ) {
+        self.embed(dev, acts, batch, None);
+        for l in 0..self.arch.layers {
+            self.layer(dev, l, acts, batch, None, Some(cache));
         }
     }
 
@@ -182,6 +198,7 @@ impl<D: Device> Model<D> {
         acts: &mut Activations<D>,
         batch: &DeviceBatch<D>,
         key: Option<DropoutKey>,
+        cache: Option<&mut Cache<D>>,
     ) {
         let Activations { start, layers, picked, branch, .. } = acts;
         let (block, params, arch) = (self.block(l), &self.params, &self.arch);
@@ -195,7 +212,10 @@ impl<D: Device> Model<D> {
             Some(rotation) => dev.linear_rope(&mut a.qkv, h, params, &block.qkv, rotation, n),
             None => dev.linear(&mut a.qkv, h, params, &block.qkv, n),
         }
-        dev.attention(&mut a.o, &mut a.lse, packed(&a.qkv, batch), &attention);
+        match cache {
+            Some(cache) => cache.attend(dev, l, a, batch, &attention),
+            None => dev.attention(&mut a.o, &mut a.lse, packed(&a.qkv, batch), &attention),
+        }
         let (mut o, mut rows) = (&a.o, n);
         if let Some(m) = self.picked(l, batch) {
             dev.gather(&mut picked.o, o, &batch.rows, arch.width, m);
@@ -377,9 +397,21 @@ impl<D: Device> Model<D> {
         }
         dev.embed_backward(grads, d, batch.tokens(), &at.embed);
     }
+
+    /// [N, E]: the gradient of the sum of the embeddings, as [`Model::backward`] without dropout
+    /// left it.
+    pub fn embed_gradient<'a>(&self, acts: &'a Activations<D>) -> &'a D::X {
+        let Flow { dr, de: [de_a, de_b, _], .. } =
+            acts.flow.as_ref().expect("activations taken for training");
+        match (&self.layout.embed_proj, &self.layout.embed_norm) {
+            (None, None) => dr,
+            (Some(_), Some(_)) => de_b,
+            _ => de_a,
+        }
+    }
 }
 
-fn packed<'a, D: Device>(qkv: &'a D::X, batch: &'a DeviceBatch<D>) -> Packed<'a, D> {
+pub(super) fn packed<'a, D: Device>(qkv: &'a D::X, batch: &'a DeviceBatch<D>) -> Packed<'a, D> {
     let DeviceBatch { cu_seqlens, order, ends, .. } = batch;
     Packed { qkv, cu_seqlens, order, ends }
 }

@@ -8,6 +8,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod cache;
 pub mod dropout;
 pub mod embed;
 pub mod gather;

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use super::prepare::Prepared;
 use crate::data::{Batch, IGNORE, Tokenizer};
 use crate::device::Device;
-use crate::predict::{PredictError, Predictor, Sampling};
+use crate::generate::sampling::Sampling;
+use crate::generate::{Choice, Continuing};
+use crate::predict::{PredictError, Predictor};
 use crate::telemetry::metrics::{BLANK, Guess, Sample};
 
 /// Samples shown, and guesses for each.
@@ -104,6 +106,7 @@ fn continued<D: Device>(predictor: &Predictor<D>, ids: &[u32]) -> Result<Sample,
     let words: Vec<u32> = begin.iter().copied().filter(|&id| !is_special[id as usize]).collect();
     let prompt = predictor.tokenizer.decode(&words)?;
     let sampling = Sampling { temperature: 0.8, top_k: 0, top_p: 0.95, seed: 1 };
-    let text = predictor.generate(&prompt, DRAWN, &sampling, |_| ControlFlow::Continue(()))?;
+    let how = Continuing { length: DRAWN, stops: vec![], choice: Choice::Draw(sampling) };
+    let text = predictor.generate(&prompt, &how, |_| ControlFlow::Continue(()))?.text;
     Ok(Sample::Generated { prompt, text })
 }

@@ -148,7 +148,7 @@ fn cuts(v: &Verifier, at: &Attention) -> Vec<(String, Option<AttentionCut>)> {
 }
 
 pub fn attention(v: &mut Verifier) {
-    let widths = [16, 32, 48, 64, 80, 96, 128];
+    let widths = [16, 32, 48, 64, 80, 96, 128, 256];
     let bands = [CAUSAL, BOTH_WAYS, (false, Some(20)), (true, Some(33)), (false, Some(0))];
     // Every width, some twice tiled, with and without dropout; every band.
     for (i, d) in widths.into_iter().enumerate() {
@@ -175,6 +175,8 @@ pub fn attention(v: &mut Verifier) {
         check(v, &[140, 290], 1, 128, (false, Some(64)), 0.0);
         check(v, &[130, 260], 2, 64, BOTH_WAYS, 0.1);
         check(v, &[300], 1, 64, (false, Some(33)), 0.1);
+        check(v, &[7, 140, 270], 1, 128, BOTH_WAYS, 0.1);
+        check(v, &[290], 1, 128, (true, Some(100)), 0.25);
         check(v, &[650], 1, 64, (false, Some(64)), 0.0);
         check(v, &[513], 1, 64, BOTH_WAYS, 0.0);
         // Both ways, the block that rotates a tile of dq is not that of the same keys.
@@ -196,7 +198,7 @@ fn full(v: &mut Verifier) {
         check(v, &[length], 1, 128, CAUSAL, 0.0);
         check(v, &[length], 1, 128, BOTH_WAYS, 0.0);
     }
-    for d in [16, 32, 48, 64, 80, 96, 128] {
+    for d in [16, 32, 48, 64, 80, 96, 128, 256] {
         for band in bands {
             check(v, &[799, 1, 0, 1023, 130], 2, d, band, 0.1);
         }

@@ -16,6 +16,7 @@
 
 mod activation;
 mod attention;
+mod cache;
 mod draw;
 mod elementwise;
 mod embed;
@@ -49,7 +50,9 @@ pub struct Output {
 pub enum Kind {
     /// Stored in `X`, each a sum of so many terms.
     Stored(usize),
-    /// The same of rows of `width` whose terms a kernel may round to `X` first.
+    /// The same of rows of `width`, where a kernel may round to `X` what a plain computation does
+    /// not: the terms, the factors that it computes them from (p, for attention's o and by it for
+    /// δ), beside the result an ulp each.
     StoredRows { terms: usize, width: usize },
     /// In `Acc`, each a sum of so many terms.
     Summed(usize),
@@ -110,6 +113,7 @@ const FAMILIES: &[Family] = &[
     ("rope", rope::rope),
     ("activation", activation::activation),
     ("attention", attention::attention),
+    ("cache", cache::cache),
     ("task", task::task),
     ("mask", mask::mask),
     ("reduce", training::reduce),
@@ -246,7 +250,7 @@ fn bound(kind: Kind, plain: f64) -> f64 {
     let summed = |terms: usize| (terms as f64).sqrt() * Format::F32.epsilon;
     match kind {
         Kind::Stored(terms) => 2.0 * plain + Format::BF16.epsilon + summed(terms),
-        Kind::StoredRows { terms, .. } => 2.0 * (plain + Format::BF16.epsilon) + summed(terms),
+        Kind::StoredRows { terms, .. } => 2.0 * plain + 3.0 * Format::BF16.epsilon + summed(terms),
         Kind::Summed(terms) | Kind::SummedAsTheyCome(terms) => 2.0 * plain + summed(terms),
         Kind::Exact => 0.0,
     }

@@ -9,9 +9,12 @@ use std::sync::OnceLock;
 #[path = "../runs/mod.rs"]
 mod runs;
 
+mod card;
 mod commands;
 mod configuration;
 mod data;
+mod eval;
+mod explain;
 mod finetune;
 mod folders;
 mod models;

@@ -74,6 +74,108 @@ fn generate_is_seeded() {
 }
 
 #[test]
+fn generate_ends_before_a_string() {
+    let lab = Lab::new();
+    let model = causal();
+    let base = ["--model", &model, "--temperature", "0", "--length", "40"];
+    let text = |more: &[&str]| {
+        let args = [&["generate"], &base[..], &["--prompt", "On day"], more].concat();
+        stdout(&lab, &args)["On day".len()..].trim_end_matches('\n').to_string()
+    };
+    let whole = text(&[]);
+    let middle: String = whole.chars().skip(whole.chars().count() / 2).take(4).collect();
+    let cut = &whole[..whole.find(&middle).unwrap()];
+    assert_eq!(text(&["--stop", "no such thing", "--stop", &middle]), cut);
+    // What a stop begins with is not held back when another token follows.
+    let longer = format!("{}\u{7f}", &middle);
+    assert_eq!(text(&["--stop", &longer]), whole);
+    lab.write("prompts.txt", "On day\n");
+    let args = [&["generate", "--input", "prompts.txt", "--stop", &middle], &base[..]].concat();
+    let line = json(&stdout(&lab, &args)).remove(0);
+    assert_eq!((&line["text"], &line["end"]), (&cut.into(), &"stop".into()));
+    let beams = ["generate", "--model", &model, "--prompt", "On day", "--beams", "3"];
+    let found = stdout(&lab, &[&beams[..], &["--length", "40", "--stop", &middle]].concat());
+    assert!(found.starts_with("On day") && !found["On day".len()..].contains(&middle), "{found}");
+}
+
+#[test]
+fn prompts_of_a_file_are_continued_together() {
+    let lab = Lab::new();
+    let model = causal();
+    lab.write("prompts.txt", "On day\n\nthe whale\n");
+    lab.write("prompts.jsonl", "{\"q\": \"On day\"}\n{\"q\": \"\"}\n\n{\"q\": \"the whale\"}\n");
+    let generated = |file: &str, more: &[&str]| {
+        let base = ["generate", "--model", &model, "--input", file, "--length", "30"];
+        json(&stdout(&lab, &[&base[..], more].concat()))
+    };
+    let three = generated("prompts.txt", &[]);
+    assert_eq!(three.len(), 3);
+    for (line, prompt) in three.iter().zip(["On day", "", "the whale"]) {
+        assert_eq!(line["prompt"], prompt);
+        let (tokens, end) = (line["tokens"].as_u64().unwrap(), line["end"].as_str().unwrap());
+        assert!(end == "text" && tokens <= 30 || end == "length" && tokens == 30, "{line}");
+        assert!(line.get("score").is_none());
+    }
+    // Neither the batch nor the kind of file matters, nor the place of what is stored.
+    assert_eq!(generated("prompts.txt", &["--batch", "1"]), three);
+    assert_eq!(generated("prompts.txt", &["--batch", "2"]), three);
+    assert_eq!(generated("prompts.jsonl", &["--column", "q"]), three);
+    let one = ["generate", "--model", &model, "--prompt", "On day", "--length", "30"];
+    let alone = stdout(&lab, &one);
+    assert_eq!(alone, format!("On day{}\n", three[0]["text"].as_str().unwrap()));
+    let base = ["generate", "--model", &model, "--input", "prompts.txt", "--length", "30"];
+    let beams = ["--beams", "3", "--length-penalty", "-0.5", "--out", "out.jsonl"];
+    let search = [&base[..], &beams].concat();
+    assert_eq!(stdout(&lab, &search), "");
+    let written = json(&fs::read_to_string(lab.path("out.jsonl")).unwrap());
+    assert!(written.len() == 3 && written.iter().all(|l| l["score"].as_f64().unwrap() < 0.0));
+    assert!(!lab.path("out.jsonl.partial").exists());
+    refuses(&mut lab.program(&search), &["out.jsonl exists", "--out"]);
+    for (more, parts) in [
+        (&["--batch", "0"][..], &["--batch 0"][..]),
+        (&["--beams", "0"], &["--beams 0"]),
+        (&["--beams", "2", "--seed", "3"], &["--beams", "--seed"]),
+        (&["--beams", "2", "--length-penalty", "inf"], &["--length-penalty inf"]),
+        (&["--early-stopping"], &["--beams"]),
+        (&["--stop", ""], &["--stop", "empty"]),
+        (&["--prompt", "a"], &["--prompt"]),
+        (&["--out", "nowhere/out"], &["nowhere/out", "cannot be written"]),
+    ] {
+        refuses(&mut lab.program(&[&base[..], more].concat()), parts);
+    }
+    lab.write("empty.txt", "");
+    for (file, parts) in [
+        ("prompts.jsonl", &["line 1", "\"prompt\"", "it has q"][..]),
+        ("none.txt", &["none.txt", "cannot be read"]),
+        ("empty.txt", &["empty.txt has no lines"]),
+    ] {
+        refuses(&mut lab.program(&["generate", "--model", &model, "--input", file]), parts);
+    }
+}
+
+/// On every precision of the CPU, and by the kernels.
+#[test]
+fn models_work_where_they_are_told_to() {
+    let lab = Lab::new();
+    let (masked, causal) = (masked(), causal());
+    let commands: [&[&str]; 4] = [
+        &["fill", "--model", &masked, "On day[MASK]"],
+        &["embed", "--model", &masked, "On day"],
+        &["score", "--model", &causal, "On day"],
+        &["generate", "--model", &causal, "--temperature", "0", "--length", "8"],
+    ];
+    for command in commands {
+        let on = |more: &[&str]| stdout(&lab, &[command, more].concat());
+        assert_eq!(on(&["--device", "cpu"]), on(&["--device", "cpu", "--dtype", "f32"]));
+        assert!(!on(&["--dtype", "f64"]).is_empty() && !on(&["--dtype", "bf16"]).is_empty());
+        let args = [command, &["--device", "emulator"]].concat();
+        refuses(&mut lab.program(&args), &["kernel", "--device cpu"]);
+        let args = [command, &["--device", "cuda", "--dtype", "f32"]].concat();
+        refuses(&mut lab.program(&args), &["bf16", "--device cpu"]);
+    }
+}
+
+#[test]
 fn what_fill_and_generate_cannot_do() {
     let lab = Lab::new();
     let (masked, causal) = (masked(), causal());

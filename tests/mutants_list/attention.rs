@@ -1,6 +1,6 @@
 //! Of attention, forward and backward.
 
-use super::{Mutant, check, fifo, late};
+use super::{Mutant, check, fifo, late, lifo};
 
 #[rustfmt::skip]
 pub const FORWARD: &[Mutant] = &[
@@ -49,7 +49,7 @@ pub const FORWARD: &[Mutant] = &[
     check("attention", "attention.cuh", "output stored over queries still read",
         "    __syncwarp();\n#pragma unroll\n    for (int m", "#pragma unroll\n    for (int m"),
     fifo("attention", "attention.cuh", "output read back before it is all there",
-        "    __syncwarp();\n    constexpr int CHUNKS", "    constexpr int CHUNKS"),
+        "    __syncwarp();\n#pragma unroll\n    for (int i", "#pragma unroll\n    for (int i"),
 ];
 
 #[rustfmt::skip]
@@ -83,9 +83,20 @@ pub const BACKWARD: &[Mutant] = &[
         "ds[m][n][i] = x * (dp - stat[i % 2].y);",
         "ds[m][n][i] = p[m][n][i] * (dp - stat[i % 2].y);"),
     fifo("attention", "attention_backward.cu", "warps store dk in one place",
-        "tile.length - row, k_smem + own, dk", "tile.length - row, k_smem, dk"),
+        "k_smem + own + column, dk", "k_smem + column, dk"),
     fifo("attention", "attention_backward.cu", "delta without the last step of its sum",
         "for (int step = LANES / 2; step > 0;", "for (int step = LANES / 2; step > 1;"),
     fifo("attention", "attention_backward.cu", "delta of half a vector",
         "for (int i = 0; i < 8; i++) delta = fmaf", "for (int i = 0; i < 4; i++) delta = fmaf"),
+    lifo("attention", "attention_backward.cu", "keys stored over that a sharer still reads",
+        "    if (B::SHARES > 1) __syncthreads();  // who shares the rows has read them\n    bf16*",
+        "    bf16*"),
+    lifo("attention", "attention_backward.cu", "queries stored over that a sharer still reads",
+        "    if (B::SHARES > 1) __syncthreads();  // who shares the rows has read them\n    store",
+        "    store"),
+    fifo("attention", "attention_backward.cu", "all sharers of keys sum the same columns",
+        "thread / 32 % B::SHARES * B::C * 8;  // the first that it sums\n    const Band",
+        "0 * B::C * 8;\n    const Band"),
+    fifo("attention", "attention_backward.cu", "half of the queries' columns sent elsewhere",
+        "head * D + column, stride,", "head * D, stride,"),
 ];

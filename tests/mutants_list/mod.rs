@@ -3,6 +3,7 @@
 
 mod attention;
 mod attention_hopper;
+mod cache;
 mod elements;
 mod hopper;
 mod ladder;
@@ -87,6 +88,7 @@ pub const FAMILIES: &[&[Mutant]] = &[
     attention::FORWARD,
     attention::BACKWARD,
     attention_hopper::ATTENTION_HOPPER,
+    cache::CACHE,
     norm::NORM,
     task::TASK,
     tables::EMBED,

@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use half::bf16;
 
+use super::card::CardArgs;
 use super::gpu_for;
 use crate::config::{Dtype, Where, settle};
 use crate::device::cpu::Cpu;
@@ -139,6 +140,8 @@ pub struct FinetuneArgs {
     /// The precision to compute in [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub card: CardArgs,
 }
 
 /// What the model is to tell of a row.
@@ -182,8 +185,9 @@ pub struct AnswerArgs {
     /// Of answers: tokens of one at most
     #[arg(long, value_name = "TOKENS", default_value_t = 30)]
     pub longest_answer: usize,
-    /// Of answers: none is given where none is likelier than the best one by more than this [nats;
-    /// default: 0 where some question has none, else always an answer]
+    /// Of answers: none is given where none is likelier than the best one by more than this
+    /// [nats]. Without it there is always an answer, unless some question of the data has none:
+    /// then it is 0
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub null_threshold: Option<f64>,
 }
@@ -222,7 +226,7 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
         };
         trained.push(Trained { seed, model });
     }
-    job.conclude(&trained, &out)
+    job.conclude(&args, &trained, &out)
 }
 
 fn check(args: &FinetuneArgs) -> Result<()> {

@@ -7,9 +7,12 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::super::card::settings;
 use super::super::export::{put_model, write_model};
 use super::super::say;
+use super::FinetuneArgs;
 use super::job::{Job, Trained};
+use crate::card::{self, Origin};
 pub use crate::eval::metrics::shown;
 use crate::finetune::outcome::Metric;
 use crate::finetune::saying::said;
@@ -69,11 +72,12 @@ struct Results<'a> {
     null: Option<Null>,
     worst: Vec<Mistake<'a>>,
     samples_a_second: f64,
+    settings: Value,
 }
 
 impl Job {
     /// Writes the best seed's model and results, and tells them.
-    pub fn conclude(&self, trained: &[Trained], out: &Path) -> Result<()> {
+    pub fn conclude(&self, args: &FinetuneArgs, trained: &[Trained], out: &Path) -> Result<()> {
         let value = |t: &Trained| t.model.epochs[t.model.best].metric;
         let worth = |t: &&Trained| self.metric.worth(value(t));
         let best = trained.iter().max_by(|a, b| worth(a).total_cmp(&worth(b)));
@@ -116,13 +120,16 @@ impl Job {
             null: self.decoding.threshold.zip(model.predictions.best_threshold()).map(null),
             worst: worst.iter().map(mistake).collect(),
             samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
+            settings: settings(args),
         };
         tell(&results)?;
         let json = serde_json::to_string_pretty(&results)? + "\n";
+        let origin = Origin::Finetuned(serde_json::from_str(&json)?);
         write_model(out, |folder| {
             let source = (&self.arch, &self.dir.ids, FloatType::F32);
             put_model(folder, source, &model.arena, Some(&self.tokenizer))?;
-            fs::write(folder.join("results.json"), json).context("results.json")
+            fs::write(folder.join("results.json"), json).context("results.json")?;
+            Ok(card::write(folder, &self.arch, &origin, &args.card.known(out))?)
         })?;
         Ok(say(format_args!("wrote {}", out.display()))?)
     }

@@ -5,6 +5,7 @@ use crate::data::masking::Masker;
 use crate::device::{Buffer, Memory};
 use crate::ops::activation::Activation;
 use crate::ops::attention::{Attended, Attention, AttentionOps, Packed};
+use crate::ops::cache::{CacheOps, Kept};
 use crate::ops::dropout::{Dropout, DropoutOps};
 use crate::ops::embed::{Embed, EmbedOps, Tokens};
 use crate::ops::gather::GatherOps;
@@ -314,6 +315,25 @@ fn packed_a<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<
 fn packed_b<'a, A: Memory, B: Memory>(p: &Packed<'a, Lockstep<A, B>>) -> Packed<'a, B> {
     let (cu_seqlens, order) = (&p.cu_seqlens.b, &p.order.b);
     Packed { qkv: &p.qkv.b, cu_seqlens, order, ends: p.ends }
+}
+
+impl<A: CacheOps, B: CacheOps> CacheOps for Lockstep<A, B> {
+    fn keep(&self, cache: &mut Self::X, qkv: &Self::X, at: &Self::Int, width: usize, count: usize) {
+        self.a.keep(&mut cache.a, &qkv.a, &at.a, width, count);
+        self.b.keep(&mut cache.b, &qkv.b, &at.b, width, count);
+        self.compare(("keep", "cache"), cache, Span::first(cache.len()), 2 * width, EXACT);
+    }
+
+    fn attend(&self, o: &mut Self::X, qkv: &Self::X, kept: Kept<Self>, at: &Attention) {
+        let Kept { cache, rows: of, stride, lengths, known } = kept;
+        let (width, terms) = (at.heads * at.head_dim, kept.seen(at).max().unwrap_or(0));
+        let kept = Kept { cache: &cache.a, rows: &of.a, stride, lengths: &lengths.a, known };
+        self.a.attend(&mut o.a, &qkv.a, kept, at);
+        let kept = Kept { cache: &cache.b, rows: &of.b, stride, lengths: &lengths.b, known };
+        self.b.attend(&mut o.b, &qkv.b, kept, at);
+        let bound = self.stored(terms.max(at.head_dim));
+        self.compare(("attend", "o"), o, rows(known.len(), width), width, bound);
+    }
 }
 
 impl<A: GatherOps, B: GatherOps> GatherOps for Lockstep<A, B> {

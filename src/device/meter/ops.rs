@@ -5,6 +5,7 @@ use crate::data::masking::Masker;
 use crate::device::{Buffer, Memory};
 use crate::ops::activation::{self, Activation};
 use crate::ops::attention::{self, Attended, Attention, AttentionOps, Packed};
+use crate::ops::cache::{self, CacheOps, Kept};
 use crate::ops::dropout::{self, Dropout, DropoutOps};
 use crate::ops::embed::{self, Embed, EmbedOps, Tokens};
 use crate::ops::gather::{self, GatherOps};
@@ -244,6 +245,22 @@ impl<D: AttentionOps> AttentionOps for Meter<D> {
 
 fn unwrap<D: Memory>(p: Packed<'_, Meter<D>>) -> Packed<'_, D> {
     Packed { qkv: p.qkv, cu_seqlens: p.cu_seqlens, order: p.order, ends: p.ends }
+}
+
+impl<D: CacheOps> CacheOps for Meter<D> {
+    fn keep(&self, to: &mut D::X, qkv: &D::X, rows: &D::Int, width: usize, count: usize) {
+        let (size, _) = self.sizes();
+        let cost = cache::cost_keep(width, count, size);
+        self.call("keep", cost, |d| d.keep(to, qkv, rows, width, count));
+    }
+
+    fn attend(&self, o: &mut D::X, qkv: &D::X, kept: Kept<Self>, at: &Attention) {
+        let (size, _) = self.sizes();
+        let cost = cache::cost_attend(at, kept.known.len(), kept.seen(at).sum(), size);
+        let Kept { cache, rows, stride, lengths, known } = kept;
+        let kept = Kept { cache, rows, stride, lengths, known };
+        self.call("attend", cost, |d| d.attend(o, qkv, kept, at));
+    }
 }
 
 impl<D: GatherOps> GatherOps for Meter<D> {

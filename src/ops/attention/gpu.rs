@@ -61,19 +61,31 @@ const KERNELS: &[Kernels] = &[
         keys: "attention_keys_128",
         queries: "attention_queries_128",
     },
+    Kernels {
+        head_dim: 256,
+        forward: "attention_256",
+        keys: "attention_keys_256",
+        queries: "attention_queries_256",
+    },
 ];
 
 impl Kernels {
-    /// Rows that a block of the backward owns: as many as its registers hold sums for.
-    fn backward_tile(&self) -> usize {
-        if self.head_dim <= 64 { 128 } else { 64 }
+    /// Rows that a block of the forward owns: as many as its registers hold sums for.
+    fn forward_tile(&self) -> usize {
+        if self.head_dim <= 128 { 128 } else { 64 }
+    }
+
+    /// The same of the backward, and rows of the tiles that it goes through.
+    fn backward_tile(&self) -> (usize, usize) {
+        match self.head_dim {
+            ..=64 => (128, STEP),
+            ..=128 => (64, STEP),
+            _ => (32, STEP / 2),
+        }
     }
 }
 
-/// Rows that a block of the forward owns.
-const FORWARD_TILE: usize = 128;
-
-/// Rows of the tiles that a block goes through.
+/// Rows of the tiles that a block of the forward goes through.
 const STEP: usize = 32;
 
 /// Whether there are kernels for this shape; else why not, and what comes nearest.
@@ -106,16 +118,16 @@ impl Call<'_> {
 
     /// Blocks for all tiles of `tile` rows, whatever the sequences' lengths (`find_tile` in
     /// `kernels/attention.cuh`), with `resident` rows in shared memory beside two stages of two
-    /// tiles of [`STEP`].
-    fn shape(&self, tile: usize, resident: usize) -> Shape {
-        let bytes = (resident + 4 * STEP) * (self.at.head_dim + 8) * size_of::<bf16>();
+    /// tiles of `step`.
+    fn shape(&self, tile: usize, resident: usize, step: usize) -> Shape {
+        let bytes = (resident + 4 * step) * (self.at.head_dim + 8) * size_of::<bf16>();
         let blocks = [self.rows / tile + self.packed.sequences(), self.at.heads, 1];
         Shape::grid(blocks, 128).shared(bytes)
     }
 
     /// One block a row and head.
     fn naive_shape(&self) -> Shape {
-        Shape::grid([self.rows + self.packed.sequences(), self.at.heads, 1], 128)
+        Shape::grid([self.rows + self.packed.sequences(), self.at.heads, 1], 256)
     }
 
     /// The keys that a query sees, behind and ahead of it.
@@ -177,7 +189,8 @@ impl AttentionOps for Gpu {
         } else {
             let kernels = call.kernels();
             args.extend(call.last_args());
-            self.launch(kernels.forward, call.shape(FORWARD_TILE, FORWARD_TILE), &args);
+            let tile = kernels.forward_tile();
+            self.launch(kernels.forward, call.shape(tile, tile, STEP), &args);
         }
     }
 
@@ -289,9 +302,9 @@ impl Gpu {
         ];
         args.extend(call.last_args());
         let kernels = call.kernels();
-        let tile = kernels.backward_tile();
-        self.launch(kernels.keys, call.shape(tile, 2 * tile), &args);
-        self.launch(kernels.queries, call.shape(tile, 2 * tile), &args);
+        let (tile, step) = kernels.backward_tile();
+        self.launch(kernels.keys, call.shape(tile, 2 * tile, step), &args);
+        self.launch(kernels.queries, call.shape(tile, 2 * tile, step), &args);
     }
 }
 
@@ -304,10 +317,10 @@ mod tests {
         let of = |head_dim| {
             supports(&Attention { heads: 1, head_dim, causal: true, window: None, dropout: None })
         };
-        for width in [16, 32, 48, 64, 80, 96, 128] {
+        for width in [16, 32, 48, 64, 80, 96, 128, 256] {
             assert_eq!(of(width), Ok(()));
         }
-        for (width, nearest) in [(8, "16"), (65, "64"), (112, "96"), (120, "128"), (256, "128")] {
+        for (width, nearest) in [(8, "16"), (65, "64"), (112, "96"), (120, "128"), (512, "256")] {
             let why = of(width).unwrap_err();
             assert!(why.ends_with(&format!("the nearest that one takes is {nearest}")), "{why}");
         }

@@ -1,6 +1,6 @@
 //! Launches of `kernels/attention_hopper.cu` and `attention_hopper_backward.cu`: which variant, how
 //! many blocks, and in what order they come to their work. For compute capability 9.0 and heads of
-//! width 64 and 128, the latter without dropout; the kernels of [`super::gpu`] do the rest.
+//! width 64 and 128; the kernels of [`super::gpu`] do the rest.
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
@@ -58,7 +58,7 @@ const FORWARD: [Forward; 3] = [
         head_dim: 128,
         queries: 128,
         plain: "attention_hopper_128x128",
-        dropout: None,
+        dropout: Some("attention_hopper_128x128_dropout"),
         stages: 2,
     },
 ];
@@ -91,7 +91,7 @@ impl Forward {
 struct Backward {
     head_dim: usize,
     plain: &'static str,
-    dropout: Option<&'static str>,
+    dropout: &'static str,
     queries: usize,
     /// Items whose k and v are in shared memory.
     slots: usize,
@@ -101,14 +101,14 @@ const BACKWARD: [Backward; 2] = [
     Backward {
         head_dim: 64,
         plain: "attention_hopper_backward_64",
-        dropout: Some("attention_hopper_backward_64_dropout"),
+        dropout: "attention_hopper_backward_64_dropout",
         queries: 128,
         slots: 2,
     },
     Backward {
         head_dim: 128,
         plain: "attention_hopper_backward_128",
-        dropout: None,
+        dropout: "attention_hopper_backward_128_dropout",
         queries: 64,
         slots: 1,
     },
@@ -285,8 +285,7 @@ impl Gpu {
             Rotation::arg(rotation),
         ];
         let shape = Shape::new(plan.blocks.min(items), Backward::THREADS);
-        let kernel = if at.dropout.is_some() { backward.dropout } else { Some(backward.plain) };
-        let kernel = kernel.expect("there is one for each forward");
+        let kernel = if at.dropout.is_some() { backward.dropout } else { backward.plain };
         self.launch(kernel, shape.shared(backward.shared()), &args);
     }
 }
@@ -324,8 +323,9 @@ mod tests {
             [Some(128), Some(128), Some(192)]
         );
         let dropout = crate::ops::Dropout { p: 0.1, seed: 1, step: 1, site: 1 };
-        assert_eq!(queries(&at(64, Some(dropout)), 4096), Some(128));
-        assert_eq!(queries(&at(128, None), 4096), Some(128));
+        for at in [at(64, Some(dropout)), at(128, None), at(128, Some(dropout))] {
+            assert_eq!(queries(&at, 4096), Some(128));
+        }
         assert_eq!(queries(&at(96, None), 4096), None);
     }
 

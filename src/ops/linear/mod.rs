@@ -317,12 +317,17 @@ pub(super) fn linear_rows<E: Element>(
     at: &Linear,
     finish: impl Fn(usize, &mut [E::Acc]) + Sync + Send,
 ) {
-    let task = product_rows(x.len() / at.n_in);
+    let rows = x.len() / at.n_in;
+    let task = product_rows(rows);
     let w = Mat::new(&params[at.weight.range()], at.n_out, at.n_in).t();
     let tasks = y.par_chunks_mut(task * at.n_out).zip(x.par_chunks(task * at.n_in)).enumerate();
     tasks.for_each(|(t, (y, x))| {
         E::with_wide(y, |y| {
-            product(y, Mat::new(x, x.len() / at.n_in, at.n_in), w, Into::Set);
+            if rows <= FEW {
+                product_by_columns(y, x, &params[at.weight.range()], at.n_in);
+            } else {
+                product(y, Mat::new(x, x.len() / at.n_in, at.n_in), w, Into::Set);
+            }
             if let Some(bias) = at.bias {
                 for y in y.chunks_exact_mut(at.n_out) {
                     for (y, b) in y.iter_mut().zip(&params[bias.range()]) {
@@ -333,6 +338,30 @@ pub(super) fn linear_rows<E: Element>(
             finish(t * task, y);
         });
     });
+}
+
+/// Rows that are one task's, so that columns are shared out instead: as when a model generates.
+const FEW: usize = 16;
+
+/// Columns of a task then: what it packs of W stays in L2.
+const COLUMNS: usize = 128;
+
+/// y [m, n] = x [m, k] Wᵀ for W [n, k], a task some of the columns.
+fn product_by_columns<E: Element>(y: &mut [E::Acc], x: &[E], w: &[E], k: usize) {
+    let (m, n) = (x.len() / k, w.len() / k);
+    let part = |w: &[E]| {
+        let columns = w.len() / k;
+        let mut part = vec![E::Acc::ZERO; m * columns];
+        product(&mut part, Mat::new(x, m, k), Mat::new(w, columns, k).t(), Into::Set);
+        part
+    };
+    let parts: Vec<Vec<E::Acc>> = w.par_chunks(COLUMNS * k).map(part).collect();
+    for (j, part) in (0..n).step_by(COLUMNS).zip(parts) {
+        let columns = part.len() / m;
+        for (y, part) in y.chunks_exact_mut(n).zip(part.chunks_exact(columns)) {
+            y[j..j + columns].copy_from_slice(part);
+        }
+    }
 }
 
 /// dx = or += dy W over all rows of the slices, in parallel; `finish(first row, rows of dx)` may

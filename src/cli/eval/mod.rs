@@ -1,0 +1,121 @@
+//! `warpwright eval`: how good a model, or an answer, is.
+
+mod choice;
+mod completion;
+mod hellaswag;
+mod labels;
+mod loss;
+mod questions;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use half::bf16;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::say;
+use crate::config::{Dtype, Where, settle};
+use crate::data::files;
+use crate::device::Device;
+use crate::device::cpu::Cpu;
+use crate::device::gpu::{self, Kernels};
+use crate::eval::likelihood::{Asked, Likelihood, likelihoods};
+use crate::eval::results::Results;
+use crate::predict::Predictor;
+
+/// Measure a model on text or questions, or answers beside what is right.
+///
+/// Every figure of examples has an interval of 95%, from a bootstrap over the examples.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    Loss(loss::LossArgs),
+    Choice(choice::ChoiceArgs),
+    Completion(completion::CompletionArgs),
+    Hellaswag(hellaswag::HellaswagArgs),
+    Text(text::TextArgs),
+    Labels(labels::LabelsArgs),
+}
+
+/// Runs `warpwright eval …`.
+pub fn run(command: &EvalCommand) -> Result<()> {
+    match command {
+        EvalCommand::Loss(args) => loss::run(args),
+        EvalCommand::Choice(args) => choice::run(args),
+        EvalCommand::Completion(args) => completion::run(args),
+        EvalCommand::Hellaswag(args) => hellaswag::run(args),
+        EvalCommand::Text(args) => text::run(args),
+        EvalCommand::Labels(args) => labels::run(args),
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ModelArgs {
+    /// A run directory (its best checkpoint), or a Hugging Face model's folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_enum, default_value = "auto", value_name = "DEVICE")]
+    pub device: Where,
+    /// The precision to compute in [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct OutArgs {
+    /// Write everything that was measured as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// An evaluation of a model, on any device.
+trait Job {
+    fn run<D: Device>(&self, predictor: &Predictor<D>) -> Result<Results>;
+}
+
+/// Opens the model where it is to run, and evaluates it.
+fn on_device(args: &ModelArgs, job: &impl Job) -> Result<Results> {
+    let (device, dtype) = settle(args.device, args.dtype, gpu::available)?;
+    match (device.place(), dtype) {
+        (Some(place), _) => with(gpu::open(place, Kernels::Fast)?, &args.model, job),
+        (None, Dtype::F64) => with(Cpu::<f64>::new(), &args.model, job),
+        (None, Dtype::F32) => with(Cpu::<f32>::new(), &args.model, job),
+        (None, Dtype::Bf16) => with(Cpu::<bf16>::new(), &args.model, job),
+    }
+}
+
+fn with<D: Device>(dev: D, model: &Path, job: &impl Job) -> Result<Results> {
+    let predictor = Predictor::open(dev, model)?;
+    let results = job.run(&predictor)?;
+    match predictor.dev.fault() {
+        Some(fault) => bail!(fault),
+        None => Ok(results),
+    }
+}
+
+/// The likelihoods, with a bar.
+fn judged<D: Device>(predictor: &Predictor<D>, asked: &[Asked]) -> Result<Vec<Likelihood>> {
+    let bar = bar(asked.iter().map(|a| a.scored.len() as u64).sum());
+    let mask = predictor.tokenizer.specials().mask;
+    let tick = |done| bar.set_position(done as u64);
+    let found = likelihoods(&predictor.dev, &predictor.model, mask, asked, tick)?;
+    bar.finish_and_clear();
+    Ok(found)
+}
+
+/// A bar of tokens; nothing where standard error is no terminal.
+fn bar(tokens: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} tokens  {eta} left  {msg}");
+    ProgressBar::new(tokens).with_style(style.expect("a literal template"))
+}
+
+/// Tells the results, and writes them if they are to be.
+fn conclude(results: &Results, out: &OutArgs) -> Result<()> {
+    say(results.table().trim_end())?;
+    let Some(path) = &out.out else { return Ok(()) };
+    let json = serde_json::to_string_pretty(results)? + "\n";
+    let written = files::write(path, json.as_bytes());
+    written.with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(say(format_args!("wrote {}", path.display()))?)
+}

@@ -1,0 +1,173 @@
+//! What helps to read a prediction: what each token adds to it, and where attention looks.
+//!
+//! ```text
+//! attention   p_ij = exp(q_i · k_j / √D − lse_i)      of each layer and head, j allowed for i
+//! saliency_i  Σ_c e_ic · ∂ log p / ∂x_ic              gradient × input (Shrikumar et al., 2016)
+//! ```
+//!
+//! x_i is the sum of token i's embeddings, e_i its row of the token table, p the probability of what
+//! is explained (of a task that tells numbers, the number itself). Saliency is how much log p would
+//! change, to first order, were the token's row scaled; attention is where values were taken from.
+//! Neither is a reason: both only say what to look at.
+
+pub mod page;
+
+use crate::data::{Batch, IGNORE};
+use crate::device::{Buffer, Class, Device};
+use crate::model::activations::Activations;
+use crate::model::arch::TaskKind;
+use crate::model::batch::{Capacity, DeviceBatch};
+use crate::model::heads::{Labelled, Sums};
+use crate::model::transformer::Model;
+use crate::ops::attention::Attention;
+
+/// One sequence in front of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    pub ids: Vec<u32>,
+    /// Token types.
+    pub types: Vec<i32>,
+    /// Of a language model: the row whose prediction it is about. A task has its own.
+    pub row: usize,
+}
+
+/// What a prediction rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explained {
+    /// [T]
+    pub saliency: Vec<f64>,
+    /// [L][H] of [T, T]: how much query i (row) takes from key j (column).
+    pub attention: Vec<Vec<Vec<f64>>>,
+}
+
+impl Subject {
+    fn batch<D: Device>(&self, model: &Model<D>) -> Batch {
+        let n = self.ids.len() as i32;
+        let cu_seqlens = vec![0, n];
+        let rows = match &model.arch.task {
+            None => Some(vec![self.row as i32]),
+            Some(task) => task.rows(&cu_seqlens),
+        };
+        Batch {
+            ids: self.ids.iter().map(|&id| id as i32).collect(),
+            positions: (0..n).collect(),
+            types: self.types.clone(),
+            cu_seqlens,
+            rows,
+            ..Batch::default()
+        }
+    }
+}
+
+/// The model's logits for a subject: [V] of a language model, [K] of a task about whole sequences.
+pub fn logits<D: Device>(dev: &D, model: &Model<D>, subject: &Subject) -> Vec<f64> {
+    let mut batch = subject.batch(model);
+    batch.targets = vec![IGNORE; batch.rows.as_ref().map_or(batch.ids.len(), Vec::len)];
+    let capacity = Capacity::of(&batch, false);
+    let mut loaded = DeviceBatch::new(dev, capacity, false);
+    loaded.load(&batch, false);
+    let mut acts = Activations::new(dev, &model.arch, capacity, false);
+    model.forward(dev, &mut acts, &loaded, None);
+    let outputs = model.arch.outputs();
+    let mut logits = vec![0.0; outputs];
+    if model.arch.task.is_some() {
+        model.task_logits(dev, &mut acts, &loaded, None);
+        acts.head.task.as_ref().expect("activations of a task").logits.read(0, &mut logits);
+    } else {
+        let mut on_device = dev.x(Class::Scratch, outputs);
+        model.logits(dev, &mut on_device, &mut acts, &loaded);
+        on_device.read(0, &mut logits);
+    }
+    logits
+}
+
+/// The probabilities that such logits stand for; of values, the values.
+pub fn probabilities(kind: Option<TaskKind>, logits: &[f64]) -> Vec<f64> {
+    match kind {
+        Some(TaskKind::Values) => logits.to_vec(),
+        Some(TaskKind::Flags) => logits.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect(),
+        _ => {
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let exps: Vec<f64> = logits.iter().map(|z| (z - top).exp()).collect();
+            let total: f64 = exps.iter().sum();
+            exps.iter().map(|e| e / total).collect()
+        }
+    }
+}
+
+/// What output `target` of [`logits`] rests on.
+pub fn explain<D: Device>(
+    dev: &D,
+    model: &Model<D>,
+    subject: &Subject,
+    logits: &[f64],
+    target: usize,
+) -> Explained {
+    let mut batch = subject.batch(model);
+    let pair = model.arch.pair;
+    batch.pairs = vec![IGNORE; usize::from(pair)];
+    // What a loss's gradient is multiplied by to be that of −log p, or of minus the value.
+    let mut scale = 1.0;
+    match model.arch.task.as_ref().map(|task| task.kind) {
+        // Targets of the other outputs are such that their gradients vanish.
+        Some(kind @ (TaskKind::Flags | TaskKind::Values)) => {
+            batch.reals = probabilities(Some(kind), logits);
+            scale = logits.len() as f64;
+            match kind {
+                TaskKind::Flags => batch.reals[target] = 1.0,
+                _ => batch.reals[target] += 0.5,
+            }
+        }
+        _ => batch.targets = vec![target as i32],
+    }
+    let capacity = Capacity::of(&batch, pair);
+    let mut loaded = DeviceBatch::new(dev, capacity, false);
+    loaded.load(&batch, pair);
+    let mut acts = Activations::new(dev, &model.arch, capacity, true);
+    let mut labelled = Labelled::new(dev);
+    labelled.count(model, std::slice::from_ref(&batch));
+    let acc = |len| dev.acc(Class::Scratch, len);
+    let mut sums = Sums { tokens: acc(3), pairs: acc(3) };
+    let mut grads = acc(model.layout.table.arena_len);
+    model.forward(dev, &mut acts, &loaded, None);
+    model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, &labelled, None);
+    model.backward(dev, &mut grads, &mut acts, &loaded, None);
+
+    let (at, n) = (&model.layout.embed, subject.ids.len());
+    let mut gradient = vec![0.0; n * at.width];
+    model.embed_gradient(&acts).read(0, &mut gradient);
+    let mut row = vec![0.0; at.width];
+    let each = subject.ids.iter().zip(gradient.chunks_exact(at.width)).map(|(&id, gradient)| {
+        model.params.read(at.tokens.start + id as usize * at.width, &mut row);
+        -scale * row.iter().zip(gradient).map(|(e, g)| e * g).sum::<f64>()
+    });
+    let saliency = each.collect();
+    Explained { saliency, attention: attention(model, &acts, n) }
+}
+
+/// [L][H] of [T, T]: what a forward pass over one sequence of `n` tokens attended to.
+fn attention<D: Device>(model: &Model<D>, acts: &Activations<D>, n: usize) -> Vec<Vec<Vec<f64>>> {
+    let arch = &model.arch;
+    let (c, d, heads) = (arch.width, arch.head_dim(), arch.heads);
+    let layer = |l: usize| {
+        let (mut qkv, mut lse) = (vec![0.0; n * 3 * c], vec![0.0; n * heads]);
+        acts.layers[l].qkv.read(0, &mut qkv);
+        acts.layers[l].lse.read(0, &mut lse);
+        let window = arch.window_of(l);
+        let at = Attention { heads, head_dim: d, causal: arch.causal, window, dropout: None };
+        let part = |i: usize, part: usize, h: usize| &qkv[i * 3 * c + part * c + h * d..][..d];
+        let head = |h: usize| {
+            let mut map = vec![0.0; n * n];
+            for i in 0..n {
+                for j in at.keys(i, n) {
+                    let dot: f64 =
+                        part(i, 0, h).iter().zip(part(j, 1, h)).map(|(q, k)| q * k).sum();
+                    map[i * n + j] = (dot / (d as f64).sqrt() - lse[i * heads + h]).exp();
+                }
+            }
+            map
+        };
+        (0..heads).map(head).collect()
+    };
+    (0..arch.layers).map(layer).collect()
+}

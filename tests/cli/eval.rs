@@ -1,0 +1,280 @@
+//! `eval`: every figure beside transformers' (`tests/golden/eval.py`), and what is refused.
+
+use crate::*;
+use serde_json::Value;
+
+/// Relative to the value.
+const TOLERANCE: f64 = 1e-9;
+
+fn golden(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).display().to_string()
+}
+
+fn expected() -> Value {
+    serde_json::from_str(&fs::read_to_string(golden("eval.json")).unwrap()).unwrap()
+}
+
+/// What `eval` with these arguments says, and writes.
+fn measured(lab: &Lab, args: &[&str]) -> (String, Value) {
+    let args = [&["eval"], args, &["--out", "results.json"]].concat();
+    let (said, _) = succeeds(&mut lab.program(&args));
+    let results = fs::read_to_string(lab.path("results.json")).unwrap();
+    (said, serde_json::from_str(&results).unwrap())
+}
+
+/// The same of the golden model, in f64.
+fn of_golden(lab: &Lab, task: &str, args: &[&str]) -> (String, Value) {
+    let model = golden("eval");
+    let first = [task, "--model", &model, "--device", "cpu", "--dtype", "f64"];
+    measured(lab, &[&first, args].concat())
+}
+
+/// A metric's value and its ends.
+fn metric(results: &Value, name: &str) -> [f64; 3] {
+    let all = results["metrics"].as_array().unwrap();
+    let found = all.iter().find(|metric| metric["metric"] == name).unwrap();
+    ["value", "low", "high"].map(|part| found[part].as_f64().unwrap_or(f64::NAN))
+}
+
+#[track_caller]
+fn close(got: f64, want: &Value) {
+    let want = want.as_f64().unwrap();
+    assert!((got - want).abs() <= TOLERANCE * want.abs().max(1.0), "{got}, not {want}");
+}
+
+#[test]
+fn rolling_losses_are_transformers() {
+    let lab = Lab::new();
+    let text = golden("eval/text.txt");
+    for case in expected()["rolling"].as_array().unwrap() {
+        let stride = case["stride"].to_string();
+        let args = ["--text", &text, "--stride", &stride];
+        let (said, results) = of_golden(&lab, "loss", &args);
+        let tokens = case["tokens"].as_f64().unwrap();
+        assert_eq!(results["examples"], case["tokens"]);
+        let loss = metric(&results, "loss [nats a token]")[0];
+        close(loss * tokens, &case["nll"]);
+        close(metric(&results, "perplexity")[0], &loss.exp().into());
+        close(metric(&results, "accuracy")[0] * tokens, &case["right"]);
+        let bytes = case["bytes"].as_f64().unwrap();
+        let bits = case["nll"].as_f64().unwrap() / bytes / 2f64.ln();
+        close(metric(&results, "bits a byte")[0], &bits.into());
+        assert!(said.contains(&format!("on {tokens} tokens")) && said.contains("wrote"), "{said}");
+    }
+    // One document less, and the shards that the same text makes.
+    lab.write("two.jsonl", "{\"text\": \"Call me Ishmael.\"}\n{\"text\": \"Some years ago\"}\n");
+    let (_, all) = of_golden(&lab, "loss", &["--text", "two.jsonl"]);
+    let (_, one) = of_golden(&lab, "loss", &["--text", "two.jsonl", "--tokens", "1"]);
+    assert_eq!(
+        (&all["settings"]["documents"], &one["settings"]["documents"]),
+        (&2.into(), &1.into())
+    );
+    let tokenize = ["data", "tokenize", "two.jsonl", "--heldout", "0", "--out", "two"];
+    succeeds(lab.program(&tokenize).args(["--tokenizer", &golden("eval")]));
+    let (_, shards) = of_golden(&lab, "loss", &["--shards", "two"]);
+    assert_eq!(shards["metrics"], all["metrics"]);
+}
+
+#[test]
+fn choices_are_judged_as_the_harness_does() {
+    let (lab, expected) = (Lab::new(), expected());
+    let (input, shots) = (golden("eval/choices.jsonl"), golden("eval/shots.jsonl"));
+    let args = ["--input", &input, "--shots", &shots, "--k", "1"];
+    let args = [&args[..], &["--template", "Q: {question}\\nA:"]].concat();
+    for (more, case) in [(&[][..], "choices"), (&["--bare"][..], "choices_bare")] {
+        let (_, results) = of_golden(&lab, "choice", &[&args, more].concat());
+        let rows = results["rows"].as_array().unwrap();
+        for (row, want) in rows.iter().zip(expected[case].as_array().unwrap()) {
+            for (i, want) in want.as_array().unwrap().iter().enumerate() {
+                close(row["log_likelihoods"][i].as_f64().unwrap(), &want["log_p"]);
+                assert_eq!(row["tokens"][i], want["tokens"]);
+            }
+        }
+        assert_eq!(rows.len(), 4);
+        let right = rows.iter().filter(|row| row["by_token"] == row["right"]).count();
+        let [value, low, high] = metric(&results, "accuracy, per token");
+        assert_eq!(value, right as f64 / 4.0);
+        assert!(low <= value && value <= high, "{low} {value} {high}");
+    }
+    // The last question is longer than the context: its beginning goes.
+    let model = golden("eval");
+    let run = [&["eval", "choice", "--model", &model][..], &args].concat();
+    let (_, said) = succeeds(&mut lab.program(&run));
+    assert!(said.contains("1 prompts were cut at their beginning to fit 80 tokens"), "{said}");
+    let (_, results) = measured(&lab, &[&run[1..], &["--limit", "2"]].concat());
+    assert_eq!(results["examples"], 2);
+}
+
+#[test]
+fn a_masked_model_chooses_by_pseudo_likelihood() {
+    let lab = Lab::new();
+    let row = r#"{"question": "On day 1 the whale", "choices": ["saw the sea", "sea the saw"], "answer": 0}"#;
+    lab.write("questions.jsonl", row);
+    let model = masked();
+    let args = ["choice", "--model", &model, "--input", "questions.jsonl"];
+    let (_, results) = measured(&lab, &args);
+    let prompt = "On day 1 the whale saw the sea";
+    let scored = ["score", "--model", &model, "--tokens", prompt];
+    let (scored, _) = succeeds(&mut lab.program(&scored));
+    let scored: Value = serde_json::from_str(&scored).unwrap();
+    let each: Vec<(String, f64)> = serde_json::from_value(scored["each"].clone()).unwrap();
+    let tokens = results["rows"][0]["tokens"][0].as_u64().unwrap() as usize;
+    let total: f64 = each[each.len() - tokens..].iter().map(|(_, p)| p).sum();
+    let found = results["rows"][0]["log_likelihoods"][0].as_f64().unwrap();
+    assert!((found - total).abs() < 1e-5, "{found} {total}");
+}
+
+#[test]
+fn completions_are_judged_and_written() {
+    let (lab, expected) = (Lab::new(), expected());
+    let input = golden("eval/completions.jsonl");
+    let (_, results) = of_golden(&lab, "completion", &["--input", &input, "--length", "6"]);
+    for (i, want) in expected["completions"].as_array().unwrap().iter().enumerate() {
+        let row = &results["rows"][i];
+        close(row["log_likelihood"].as_f64().unwrap(), &want["log_p"]);
+        assert_eq!((&row["tokens"], &row["greedy"]), (&want["tokens"], &want["greedy"]));
+    }
+    assert_eq!(results["rows"][0]["written"], "Ishmael.");
+    assert_eq!(metric(&results, "reference is greedy")[0], 0.5);
+    assert_eq!(metric(&results, "exact match")[0], 0.5);
+    assert!(metric(&results, "BLEU")[0] >= 0.0 && metric(&results, "chrF2")[0] > 20.0);
+    let (_, none) = of_golden(&lab, "completion", &["--input", &input, "--length", "0"]);
+    assert_eq!(none["metrics"].as_array().unwrap().len(), 2);
+    assert_eq!(none["rows"][0]["written"], Value::Null);
+    // What ends an answer is no part of it.
+    let until = ["--input", &input, "--length", "6", "--until", "ma"];
+    let (_, cut) = of_golden(&lab, "completion", &until);
+    assert_eq!(cut["rows"][0]["written"], "Ish");
+}
+
+#[test]
+fn hellaswag_is_told_as_llm_c_tells_it() {
+    let (lab, expected) = (Lab::new(), expected());
+    let input = golden("eval/hellaswag.bin");
+    let (said, results) = of_golden(&lab, "hellaswag", &["--input", &input]);
+    assert!(said.contains("HellaSwag: 2/3 = 0.666667"), "{said}");
+    assert_eq!(expected["hellaswag"]["right"], 2);
+    for (row, losses) in results["rows"].as_array().unwrap().iter().zip(0..) {
+        let losses: Vec<f64> =
+            serde_json::from_value(expected["hellaswag"]["losses"][losses].clone()).unwrap();
+        let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        assert_eq!(row["said"], losses.iter().position(|&loss| loss == least).unwrap());
+    }
+    let (said, _) = of_golden(&lab, "hellaswag", &["--input", &input, "--limit", "2"]);
+    assert!(said.contains("/2 = "), "{said}");
+}
+
+/// The held-out loss in a run's log is what `eval loss` finds of its best checkpoint.
+#[test]
+fn a_masked_run_is_measured_as_it_measured_itself() {
+    let lab = Lab::new();
+    let run = masked();
+    let (_, results) = measured(&lab, &["loss", "--model", &run, "--tokens", "256"]);
+    let losses: Vec<f64> = runs::records(Path::new(&run), "eval")
+        .iter()
+        .map(|r| r["loss"].as_f64().unwrap())
+        .collect();
+    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let found = metric(&results, "loss [nats a token]")[0];
+    assert!((found - best).abs() < 1e-6, "{found}, not {best}");
+    let (_, train) = measured(&lab, &["loss", "--model", &run, "--split", "train"]);
+    assert!(train["data"].as_str().unwrap().ends_with("(training)"), "{train}");
+    let (_, text) = measured(&lab, &["loss", "--model", &run, "--text", "corpus.txt"]);
+    assert!(text["examples"].as_u64().unwrap() > 100);
+}
+
+#[test]
+fn texts_and_labels_beside_what_is_right() {
+    let lab = Lab::new();
+    lab.write("said.txt", "the cat sat on the mat\nthere is a dog here\n");
+    lab.write("right.txt", "the cat sat on the mat\nthere was a dog there\n");
+    let same = ["text", "--hypotheses", "said.txt", "--references", "said.txt"];
+    let equal = metric(&measured(&lab, &same).1, "BLEU");
+    assert!(equal.iter().all(|bleu| (bleu - 100.0).abs() < 1e-9), "{equal:?}");
+    let both = ["text", "--hypotheses", "said.txt", "--references", "right.txt", "said.txt"];
+    let (_, results) = measured(&lab, &both);
+    assert!((metric(&results, "chrF2")[0] - 100.0).abs() < 1e-9);
+    assert_eq!(results["settings"]["bleu"], "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp");
+
+    lab.write("rows.csv", "label,prediction\na,a\na,b\nb,b\nc,b\n");
+    let (said, results) = measured(&lab, &["labels", "--input", "rows.csv", "--positive", "b"]);
+    assert_eq!(metric(&results, "accuracy")[0], 0.5);
+    let of = |name| metric(&results, name)[0];
+    assert_eq!((of("precision"), of("recall"), of("F1")), (1.0 / 3.0, 1.0, 0.5));
+    assert!((of("F1, macro") - (2.0 / 3.0 + 0.5) / 3.0).abs() < 1e-12, "{said}");
+    lab.write("rows.tsv", "gold\tsaid\n1\t2\n2\t4\n3\t7\n");
+    let numbers = ["--numbers", "--label", "gold", "--prediction", "said"];
+    let args = [&["labels", "--input", "rows.tsv"], &numbers[..]].concat();
+    let (_, results) = measured(&lab, &args);
+    assert!((metric(&results, "Spearman")[0] - 1.0).abs() < 1e-12);
+    assert_eq!(metric(&results, "mean squared error")[0], 7.0);
+}
+
+#[test]
+fn what_eval_refuses() {
+    let lab = Lab::new();
+    let (masked, causal, model) = (masked(), causal(), golden("eval"));
+    let refused = |args: &[&str], parts: &[&str]| {
+        refuses(lab.program(&["eval"]).args(args).args(["--out", "out.json"]), parts);
+    };
+    let loss = |more: &[&str], parts: &[&str]| {
+        refused(&[&["loss", "--model", &model], more].concat(), parts);
+    };
+    loss(&[], &["give --text FILE or --shards PATH"]);
+    loss(&["--text", "nowhere.txt"], &["nowhere.txt"]);
+    lab.write("empty.txt", "\n\n");
+    loss(&["--text", "empty.txt"], &["empty.txt", "holds no documents"]);
+    loss(&["--text", "corpus.txt", "--stride", "81"], &["--stride 81", "1 to 80"]);
+    loss(&["--text", "corpus.txt", "--stride", "0"], &["--stride 0"]);
+    loss(&["--text", "corpus.txt", "--context", "81"], &["--context 81", "2 to 80"]);
+    loss(&["--text", "corpus.txt", "--tokens", "0"], &["--tokens 0"]);
+    lab.shards("shards");
+    loss(&["--shards", "shards"], &["made with another tokenizer"]);
+    let strided = ["loss", "--model", &masked, "--text", "corpus.txt", "--stride", "4"];
+    refused(&strided, &["--stride", "masked one has no windows"]);
+
+    lab.write("q.jsonl", "{\"question\": \"a\", \"choices\": [\"b\", \"\"], \"answer\": 0}\n");
+    let choice = |more: &[&str], parts: &[&str]| {
+        refused(&[&["choice", "--model", &model, "--input", "q.jsonl"], more].concat(), parts);
+    };
+    choice(&["--delimiter", ""], &["line 1", "has no token of its own"]);
+    choice(&["--template", "{question"], &["without a }"]);
+    choice(&["--template", "{q}"], &["q.jsonl has no column \"q\"", "it has question"]);
+    choice(&["--answer", "right"], &["no column \"right\""]);
+    choice(&["--k", "2"], &["--shots"]);
+    choice(&["--shots", "q.jsonl", "--k", "1"], &["1 shots", "the question itself among them"]);
+    choice(&["--limit", "0"], &["--limit 0"]);
+    let long = format!("{{\"prompt\": \"a\", \"completion\": \"{}\"}}\n", "whale ".repeat(60));
+    lab.write("long.jsonl", long);
+    let args = ["completion", "--model", &model, "--input", "long.jsonl"];
+    refused(&args, &["line 1", "tokens long", "takes 80"]);
+    let args = ["completion", "--model", &masked, "--input", "long.jsonl", "--limit", "1"];
+    refused(&args, &["line 1", "tokens long"]);
+    lab.write("torn.jsonl", "{\"prompt\": \"a\"\n");
+    refused(&["completion", "--model", &model, "--input", "torn.jsonl"], &["torn.jsonl, line 1"]);
+
+    let file = golden("eval/hellaswag.bin");
+    let bytes = fs::read(&file).unwrap();
+    lab.write("cut.bin", &bytes[..bytes.len() - 4]);
+    refused(
+        &["hellaswag", "--model", &model, "--input", "cut.bin"],
+        &["cut.bin", "example 2 is cut"],
+    );
+    refused(&["hellaswag", "--model", &masked, "--input", &file], &["causal models"]);
+    refused(&["hellaswag", "--model", &causal, "--input", &file], &["beyond the vocabulary"]);
+    refused(&["hellaswag", "--model", &model, "--input", &file, "--limit", "0"], &["no example"]);
+
+    lab.write("one.txt", "a\n");
+    lab.write("two.txt", "a\nb\n");
+    let text = ["text", "--hypotheses", "two.txt", "--references", "one.txt"];
+    refused(&text, &["one.txt has 1 lines, two.txt has 2"]);
+    lab.write("none.txt", "");
+    refused(&["text", "--hypotheses", "none.txt", "--references", "none.txt"], &["no lines"]);
+    lab.write("rows.csv", "label,prediction\na,b\n");
+    refused(&["labels", "--input", "rows.csv", "--numbers"], &["rows.csv, line 2", "is no number"]);
+    refused(&["labels", "--input", "rows.csv", "--positive", "c"], &["\"c\"", "a, b"]);
+    refused(&["labels", "--input", "rows.csv", "--label", "gold"], &["no column \"gold\""]);
+    assert!(!lab.path("out.json").exists());
+    let nowhere = ["labels", "--input", "rows.csv", "--out", "no/where.json"];
+    refuses(lab.program(&["eval"]).args(nowhere), &["no/where.json", "cannot be written"]);
+}

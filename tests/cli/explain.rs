@@ -1,0 +1,51 @@
+//! `explain`: pages that need nothing else.
+
+use crate::*;
+
+fn page(lab: &Lab, args: &[&str]) -> (String, String) {
+    let (said, _) = succeeds(lab.program(&["explain"]).args(args).args(["--out", "page.html"]));
+    (said, fs::read_to_string(lab.path("page.html")).unwrap())
+}
+
+#[test]
+fn a_page_tells_outputs_tokens_and_maps() {
+    let lab = Lab::new();
+    let (masked, causal) = (masked(), causal());
+    let (said, html) = page(&lab, &["--model", &masked, "On day[MASK] the <whale> & sea"]);
+    assert!(said.starts_with("Masked token: ") && said.contains("wrote page.html"), "{said}");
+    assert!(html.contains("default-src 'none'") && !html.contains("<script"));
+    // Two layers of two heads, a row a token.
+    let tokens = html.matches("class='token-box").count();
+    assert!(tokens > 6 && html.matches("<svg class='map'").count() == 4, "{tokens}");
+    assert_eq!(html.matches("looks at").count(), 4 * tokens);
+    assert!(!html.contains("<whale>"), "a token is text, not markup");
+    let (said, html) = page(&lab, &["--model", &causal, "--of", "a", "On day"]);
+    assert!(said.starts_with("Next token: \"a\" (0."), "{said}");
+    assert!(html.contains("gradient × input of log p of a"));
+
+    let rows: String =
+        (0..40).map(|i| format!("{},{}\n", ["fine sea", "dull mast"][i % 2], i % 2)).collect();
+    lab.write("rows.csv", format!("text,label\n{rows}"));
+    let finetune = ["finetune", "--task", "classify", "--train", "rows.csv", "--epochs", "1"];
+    succeeds(lab.program(&finetune).args(["--model", &masked, "--out", "tuned"]));
+    let (said, html) = page(&lab, &["--model", "tuned", "--of", "1", "a fine sea"]);
+    assert!(said.starts_with("Class: \"1\" (0."), "{said}");
+    assert!(html.contains("<li class='right'><span class='token'>1</span>"));
+}
+
+#[test]
+fn what_explain_refuses() {
+    let lab = Lab::new();
+    let (masked, causal) = (masked(), causal());
+    let refused = |args: &[&str], parts: &[&str]| {
+        refuses(lab.program(&["explain", "--model"]).args(args), parts);
+    };
+    refused(&[&masked, "no gap"], &["no [MASK]", "put it"]);
+    refused(&[&masked, "a[MASK]", "--of", "whales and seas"], &["--of", "tokens: give one"]);
+    refused(&[&masked, "a[MASK]", "--longest", "3"], &["longer than 3 tokens", "--longest"]);
+    refused(&[&masked, "a[MASK]", "--pair", "b"], &["--pair", "finetuned on pairs"]);
+    refused(&[&causal, &"whale ".repeat(90)], &["longer than 96 tokens"]);
+    refused(&[&causal, "a", "--out", "no/where.html"], &["no/where.html", "cannot be written"]);
+    refused(&["nowhere", "a"], &["does not exist"]);
+    assert!(!lab.path("explain.html").exists());
+}
