@@ -75,7 +75,7 @@ pub fn family(arch: &Arch) -> &'static str {
 fn kind(metric: &str) -> &str {
     let name = metric.split([',', ' ']).next().unwrap_or(metric);
     match name {
-        "f1" | "F1" | "microf1" => "f1",
+        "f1" | "F1" | "micro-f1" | "entity-f1" | "answer-f1" => "f1",
         "matthews" | "Matthews" => "matthews_correlation",
         "pearson" | "Pearson" => "pearsonr",
         "spearman" | "Spearman" => "spearmanr",
@@ -101,7 +101,7 @@ mod tests {
             ("accuracy, per byte", "accuracy"),
             ("loss [nats a token]", "loss"),
             ("F1, macro", "f1"),
-            ("microf1", "f1"),
+            ("micro-f1", "f1"),
             ("chrF2", "chrf"),
         ] {
             assert_eq!(kind(ours), theirs);

@@ -11,6 +11,7 @@ use crate::device::cpu::Cpu;
 use crate::device::gpu::{self, Kernels};
 use crate::device::{Device, Memory};
 use crate::hf::ModelDir;
+use crate::model::arch::Arch;
 use crate::plan::kernels;
 
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -29,11 +30,20 @@ pub trait OnDevice {
 }
 
 impl DeviceArgs {
-    /// Runs `command`, which works with `model`, on the device that was asked for.
-    pub fn run<C: OnDevice>(self, model: &Path, command: C) -> Result<C::Done> {
+    /// Runs `command`, which works with the model in `folder`, on the device that was asked for.
+    pub fn run<C: OnDevice>(self, folder: &Path, command: C) -> Result<C::Done> {
+        self.run_with(|| Ok(ModelDir::open(&model_folder(folder))?.arch), command)
+    }
+
+    /// The same where the command says what `arch` its model has.
+    pub fn run_with<C: OnDevice>(
+        self,
+        arch: impl FnOnce() -> Result<Arch>,
+        command: C,
+    ) -> Result<C::Done> {
         let (device, dtype) = settle(self.device, self.dtype, gpu::available)?;
         if let Some(place) = device.place() {
-            if let Err(why) = kernels::supports(&ModelDir::open(&model_folder(model))?.arch) {
+            if let Err(why) = kernels::supports(&arch()?) {
                 bail!("{why}; or use the CPU, with --device cpu");
             }
             let gpu = gpu::open(place, Kernels::Fast)?;

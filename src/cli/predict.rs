@@ -13,6 +13,7 @@ use crate::finetune::examples::Columns;
 use crate::finetune::infer::{Ask, Labeller, Reading};
 use crate::finetune::questions::Questions;
 use crate::finetune::table::{Record, Table};
+use crate::hf::ModelDir;
 use crate::model::arch::TaskKind;
 
 /// Label new text by a finetuned model
@@ -86,7 +87,7 @@ fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
         let (said, was_cut) = labeller.label(asked, &how)?;
         cut += was_cut;
         for (ask, said) in asked.iter().zip(said) {
-            let mut line = shown(ask);
+            let mut line = shown(ask, kind);
             line.extend(said);
             say(serde_json::to_string(&line)?)?;
         }
@@ -97,17 +98,10 @@ fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
             let asked = rows(path, kind, &args)?;
             asked.chunks(AT_A_TIME).try_for_each(&mut tell)?;
         }
-        None => {
-            ensure!(
-                kind != TaskKind::Spans || args.with.is_some(),
-                "the model answers questions: give their context with --with, or --input FILE of \
-                 rows with both"
-            );
-            lines(args.input.as_deref(), args.text, AT_A_TIME, |texts| {
-                let ask = |text: &String| Ask::Text(text.clone(), args.with.clone());
-                tell(&texts.iter().map(ask).collect::<Vec<_>>())
-            })?;
-        }
+        None => lines(args.input.as_deref(), args.text, AT_A_TIME, |texts| {
+            let ask = |text: &String| Ask::Text(text.clone(), args.with.clone());
+            tell(&texts.iter().map(ask).collect::<Vec<_>>())
+        })?,
     }
     if cut > 0 {
         eprintln!("{cut} texts were cut to {} tokens, or to what the model takes", args.longest);
@@ -120,9 +114,10 @@ fn is_of_rows(path: &Path) -> bool {
     matches!(extension, Some("csv" | "tsv" | "jsonl" | "json"))
 }
 
-/// What is asked, as it stands in its line of output.
-fn shown(ask: &Ask) -> Map<String, Value> {
+/// What is asked, as it stands in its line of output; a context, which may be long, does not.
+fn shown(ask: &Ask, kind: TaskKind) -> Map<String, Value> {
     let pairs = match ask {
+        Ask::Text(text, _) if kind == TaskKind::Spans => vec![("question", json!(text))],
         Ask::Text(text, None) => vec![("text", json!(text))],
         Ask::Text(text, Some(pair)) => vec![("text", json!(text)), ("pair", json!(pair))],
         Ask::Words(words) => vec![("text", json!(words.join(" ")))],

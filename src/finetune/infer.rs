@@ -38,6 +38,11 @@ pub enum InferError {
     NoTask(PathBuf),
     #[error("{path} lacks {tensor} of its task's head: finetune it first")]
     NoHead { path: PathBuf, tensor: String },
+    #[error(
+        "the model answers questions: give their context with --with, or --input FILE of rows with \
+         both"
+    )]
+    NoContext,
     #[error("{0}")]
     Device(String),
 }
@@ -120,7 +125,7 @@ impl<D: Device> Labeller<D> {
         frame: &Frame,
         ask: &Ask,
         how: &Reading,
-    ) -> Result<(Example, bool), ExampleError> {
+    ) -> Result<(Example, bool), InferError> {
         let unlearnt = |text: &str, sequences: Vec<Sequence>| Example {
             line: 0,
             text: text.to_string(),
@@ -143,6 +148,7 @@ impl<D: Device> Labeller<D> {
                 let (example, remark) = questions::example(frame, asked, how.stride)?;
                 Ok((example, remark.cut))
             }
+            (TaskKind::Spans, _) => Err(InferError::NoContext),
             (_, Ask::Text(text, pair)) => {
                 let (sequence, cut) = rows::sequence(frame, text, pair.as_deref())?;
                 Ok((unlearnt(text, vec![sequence]), cut))

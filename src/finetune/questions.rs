@@ -84,6 +84,7 @@ struct Paragraph {
 #[derive(Deserialize)]
 struct Asked {
     question: String,
+    #[serde(default)]
     answers: Vec<Answer>,
     #[serde(default)]
     is_impossible: bool,

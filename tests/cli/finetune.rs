@@ -240,13 +240,16 @@ fn answers_are_learnt_and_found_again() {
     lab.write("squad.json", squad.to_string());
     assert_eq!(asked(&["--input", "squad.json"]), said);
     assert_eq!(asked(&["--with", context, rows[3].0]), said[3..4]);
+    refuses(&mut lab.program(&["predict", "--model", "out", "Who?"]), &["context with --with"]);
 }
 
 #[test]
 fn answers_that_are_astray_are_counted() {
     let lab = Lab::new();
-    let good = question("Who?", "the whale saw the captain", Some("the whale"));
-    let bad = question("Who?", "the whale saw the captain", Some("Ahab"));
+    let asked = |day: usize, answer: &str| {
+        question("Who?", &format!("on day {day} the whale saw the captain"), Some(answer))
+    };
+    let (good, bad) = (|day| asked(day, "the whale"), |day| asked(day, "Ahab"));
     let model = masked();
     let finetune = |text: &str| {
         lab.write("train.jsonl", text);
@@ -266,11 +269,14 @@ fn answers_that_are_astray_are_counted() {
             "out",
         ])
     };
-    let (_, said) = succeeds(&mut finetune(&[&*good, &bad, &good, &bad].join("\n")));
+    let (_, said) = succeeds(&mut finetune(&[good(1), bad(2), good(3), bad(4)].join("\n")));
     let told = "2 answers are not where they should be in their contexts, the first of line 2";
     assert!(said.contains(told), "{said}");
     fs::remove_dir_all(lab.path("out")).unwrap();
-    refuses(&mut finetune(&[&*bad, &bad, &bad].join("\n")), &["no question's answer is in its"]);
+    refuses(&mut finetune(&[bad(1), bad(2)].join("\n")), &["no question's answer is in its"]);
+    // Questions of one context are not on both sides.
+    let apart = ["nothing to learn from or to measure", "--dev"];
+    refuses(&mut finetune(&[good(1), good(1), good(1)].join("\n")), &apart);
 }
 
 #[test]
@@ -318,8 +324,10 @@ fn labels_that_nobody_knows_and_files_of_another_kind() {
     refuses(&mut lab.program(&args), &["train.jsonl, line 1", "completion is empty"]);
 }
 
-/// Of a tokenizer that may have 400, of the small text.
-const TOKENS_OF_OTHER: usize = 375;
+/// The vocabulary of a data set.
+fn vocabulary(lab: &runs::Lab, shards: &str) -> serde_json::Value {
+    json(&fs::read_to_string(lab.path(shards).join("dataset.json")).unwrap())["vocabulary"].clone()
+}
 
 /// A copy of a model's folder.
 fn copied(lab: &runs::Lab, model: &str, to: &str) -> std::path::PathBuf {
@@ -385,7 +393,7 @@ fn models_that_cannot_be_finetuned() {
     let config = json(&fs::read_to_string(lab.path("grown/config.json")).unwrap());
     assert_eq!(
         (&config["vocab_size"], &config["max_position_embeddings"]),
-        (&TOKENS_OF_OTHER.into(), &256.into())
+        (&vocabulary(&lab, "shards"), &256.into())
     );
     succeeds(&mut lab.program(&["predict", "--model", "grown", "a blessed day"]));
     let (_, said) = succeeds(&mut lab.program(&finetune(
@@ -397,6 +405,8 @@ fn models_that_cannot_be_finetuned() {
     let heads = finetune(&causal, &["--task", "answer", "--out", "no", "--class-weights"]);
     refuses(&mut lab.program(&heads), &["train.csv has no column \"question\""]);
     refuses(&mut lab.program(&["predict", "--model", &masked, "x"]), &["no task's head"]);
+    let kernels = finetune(&masked, &["--task", "classify", "--device", "emulator"]);
+    refuses(&mut lab.program(&kernels), &["multiples of 16", "--device cpu"]);
 }
 
 #[test]
@@ -420,8 +430,8 @@ fn a_model_goes_on_with_other_text() {
     let (last, first) = (&before[before.len() - 1]["loss"], &after[0]["loss"]);
     assert_eq!(first, last);
     let [ours, theirs] = ["on", &masked].map(|run| lab.path(run).join("checkpoints/best"));
-    let vocabulary = |run: &Path| fs::read(run.join("tokenizer.json")).unwrap();
-    assert!(vocabulary(&ours) == vocabulary(&theirs));
+    let tokenizer = |run: &Path| fs::read(run.join("tokenizer.json")).unwrap();
+    assert!(tokenizer(&ours) == tokenizer(&theirs));
     // With general data, another tokenizer and longer sequences; and on from a kill.
     lab.write("general.txt", "A sea is not a mast.\n\n\nNor is a storm a letter of the whale.");
     let args = ["data", "tokenize", "corpus.txt", "--vocab-size", "400", "--heldout", "0.2"];
@@ -446,7 +456,7 @@ fn a_model_goes_on_with_other_text() {
     let config = json(&fs::read_to_string(lab.path("grown/checkpoints/best/config.json")).unwrap());
     assert_eq!(
         (&config["vocab_size"], &config["max_position_embeddings"]),
-        (&TOKENS_OF_OTHER.into(), &100.into())
+        (&vocabulary(&lab, "shards"), &100.into())
     );
     succeeds(&mut lab.resume("grown"));
     let out = ["--out", "no"];

@@ -1,5 +1,7 @@
 //! What a finetuning run reads, before a device is asked for, and its training.
 
+use std::collections::HashMap;
+
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
@@ -249,19 +251,25 @@ fn heads(report: &LoadReport) -> Result<()> {
     Ok(())
 }
 
-/// Holds out a share of the examples.
+/// Holds out a share of the examples; of questions all that are asked of one context together.
 fn split(examples: Vec<Example>, share: f64) -> Result<(Vec<Example>, Vec<Example>)> {
-    let count = (share * examples.len() as f64).round() as usize;
-    ensure!(
-        count > 0 && count < examples.len(),
-        "--split {share} of {} rows leaves nothing to learn from or to measure: give --dev FILE",
-        examples.len()
-    );
-    let order = Permutation::new(Philox::new(SPLIT_SEED), 0, examples.len() as u64);
-    let is_held = |i: usize| (order.at(i as u64) as usize) < count;
+    let total = examples.len();
+    let count = (share * total as f64).round() as usize;
+    let order = Permutation::new(Philox::new(SPLIT_SEED), 0, total as u64);
+    let mut contexts: HashMap<String, usize> = HashMap::new();
     let mut parts = (Vec::new(), Vec::new());
     for (i, example) in examples.into_iter().enumerate() {
-        if is_held(i) { parts.1.push(example) } else { parts.0.push(example) }
+        let drawn = match example.question {
+            Some(_) => *contexts.entry(example.text.clone()).or_insert(i),
+            None => i,
+        };
+        let is_held = (order.at(drawn as u64) as usize) < count;
+        if is_held { parts.1.push(example) } else { parts.0.push(example) }
     }
+    ensure!(
+        !parts.0.is_empty() && !parts.1.is_empty(),
+        "--split {share} of {total} rows leaves nothing to learn from or to measure: give --dev \
+         FILE"
+    );
     Ok(parts)
 }

@@ -180,8 +180,9 @@ pub struct AnswerArgs {
     /// Of answers: tokens of one at most
     #[arg(long, value_name = "TOKENS", default_value_t = 30)]
     pub longest_answer: usize,
-    /// Of answers: none is given where none is likelier than the best one by more than this [nats;
-    /// default: 0 where some question has none, else always an answer]
+    /// Of answers: none is given where none is likelier than the best one by more than this
+    /// [nats]. Without it there is always an answer, unless some question of the data has none:
+    /// then it is 0
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub null_threshold: Option<f64>,
 }
@@ -211,7 +212,8 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let job = Job::read(&args)?;
     let mut trained = Vec::new();
     for &seed in &args.seeds {
-        let model = args.on.run(&args.model, Training { job: &job, args: &args, seed })?;
+        let training = Training { job: &job, args: &args, seed };
+        let model = args.on.run_with(|| Ok(job.arch.clone()), training)?;
         trained.push(Trained { seed, model });
     }
     job.conclude(&args, &trained, &out)

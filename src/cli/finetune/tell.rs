@@ -48,7 +48,7 @@ struct Mistake<'a> {
 /// When no answer is given.
 #[derive(Serialize)]
 struct Null {
-    threshold: Option<f64>,
+    threshold: f64,
     /// What would have been best on the held-out questions, and the F1 that it earns there.
     best_threshold: f64,
     best_f1: f64,
@@ -67,7 +67,7 @@ struct Results<'a> {
     /// Rows are what was right, columns what was said.
     #[serde(skip_serializing_if = "Option::is_none")]
     confusion: Option<Vec<Vec<u64>>>,
-    /// Of answers.
+    /// Of answers, where some question has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     null: Option<Null>,
     worst: Vec<Mistake<'a>>,
@@ -105,11 +105,8 @@ impl Job {
                 said: task.map(said).unwrap_or_default(),
             }
         };
-        let null = |(best_threshold, best_f1)| Null {
-            threshold: self.decoding.threshold,
-            best_threshold,
-            best_f1,
-        };
+        let null =
+            |(threshold, (best_threshold, best_f1))| Null { threshold, best_threshold, best_f1 };
         let rates = model.epochs.iter().map(|epoch| epoch.samples_a_second);
         let results = Results {
             labels,
@@ -120,7 +117,7 @@ impl Job {
             metrics,
             seeds: trained.iter().map(|t| (t.seed, value(t))).collect(),
             confusion: model.predictions.confusion(),
-            null: model.predictions.best_threshold().map(null),
+            null: self.decoding.threshold.zip(model.predictions.best_threshold()).map(null),
             worst: worst.iter().map(mistake).collect(),
             samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
             settings: settings(args),
@@ -165,9 +162,7 @@ fn tell(results: &Results) -> Result<()> {
             say(format_args!("  {}{row}", cell(label)))?;
         }
     }
-    if let Some(Null { best_threshold, best_f1, .. }) =
-        results.null.as_ref().filter(|n| n.threshold.is_some())
-    {
+    if let Some(Null { best_threshold, best_f1, .. }) = &results.null {
         say(format_args!(
             "\nbest in hindsight: --null-threshold {best_threshold:.3}, answer F1 {best_f1:.4}"
         ))?;
