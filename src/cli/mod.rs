@@ -24,12 +24,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::device::gpu::tuned::Tuned;
-use crate::device::gpu::{self, Gpu, Kernels, Place};
-use crate::model::arch::Arch;
-use crate::plan::kernels;
 
 /// Prints a line. (`println!` panics where nobody reads on, as in `warpwright generate | head`;
 /// this is an error, which `main` takes for a success.)
@@ -64,7 +61,6 @@ fn lines(
     }
     if held.is_empty() { Ok(()) } else { each(&held) }
 }
-
 
 /// The file that was named, or where the measured cuts of products are kept for this GPU.
 fn cuts_file(named: Option<&Path>, gpu: &Gpu) -> Result<PathBuf> {

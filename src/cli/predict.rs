@@ -13,7 +13,6 @@ use crate::finetune::examples::Columns;
 use crate::finetune::infer::{Ask, Labeller, Reading};
 use crate::finetune::questions::Questions;
 use crate::finetune::table::{Record, Table};
-use crate::hf::ModelDir;
 use crate::model::arch::TaskKind;
 
 /// Label new text by a finetuned model
