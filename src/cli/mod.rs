@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
 
 /// Prints a line. (`println!` panics where nobody reads on, as in `warpwright generate | head`;
