@@ -91,32 +91,33 @@ fn saliency_and_attention_are_torch_s() {
     }
 }
 
-/// Of labels and numbers gradient × input has no golden file: it is held to a difference, the token
-/// table's row of one token scaled.
+/// Of labels and numbers gradient × input has no golden file: its sum over tokens is held to a
+/// difference, all embeddings scaled by their norm's weights.
 #[test]
 fn saliency_of_labels_and_numbers_is_the_slope() {
     let dev = Cpu::<f64>::new();
     for (name, target) in [("bert-flags", 2), ("bert-values", 0)] {
         let mut model = model(&dev, name);
         let kind = model.arch.task.as_ref().map(|task| task.kind);
-        // No token twice, as both would be scaled.
-        let subject = Subject { ids: vec![2, 17, 5, 30, 3], types: vec![0; 5], row: 0 };
+        let subject = Subject { ids: vec![2, 17, 5, 30, 17, 3], types: vec![0; 6], row: 0 };
         let found = logits(&dev, &model, &subject);
         let Explained { saliency, .. } = explain(&dev, &model, &subject, &found, target);
-        let at = model.layout.embed;
-        for (&id, saliency) in subject.ids.iter().zip(saliency) {
-            let start = at.tokens.start + id as usize * at.width;
-            let mut row = vec![0.0; at.width];
-            model.params.read(start, &mut row);
-            let [up, down] = [1.0 + 1e-5, 1.0 - 1e-5].map(|scale| {
-                let scaled: Vec<f64> = row.iter().map(|e| e * scale).collect();
-                model.params.write(start, &scaled);
-                let told = probabilities(kind, &logits(&dev, &model, &subject))[target];
-                if name == "bert-flags" { told.ln() } else { told }
+        let norm = model.layout.embed_norm.as_ref().expect("BERT norms its embeddings");
+        let spans = [norm.weight, norm.bias.expect("with a bias")];
+        let mut told = |scale: f64| {
+            let kept = spans.map(|span| {
+                let mut values = vec![0.0; span.len];
+                model.params.read(span.start, &mut values);
+                let scaled: Vec<f64> = values.iter().map(|value| value * scale).collect();
+                model.params.write(span.start, &scaled);
+                values
             });
-            model.params.write(start, &row);
-            let slope = (up - down) / 2e-5;
-            assert!((slope - saliency).abs() < 1e-8, "{name}: {saliency}, not {slope}");
-        }
+            let told = probabilities(kind, &logits(&dev, &model, &subject))[target];
+            spans.iter().zip(kept).for_each(|(span, kept)| model.params.write(span.start, &kept));
+            if name == "bert-flags" { told.ln() } else { told }
+        };
+        let slope = (told(1.0 + 1e-5) - told(1.0 - 1e-5)) / 2e-5;
+        let sum: f64 = saliency.iter().sum();
+        assert!((slope - sum).abs() < 1e-8, "{name}: {sum}, not {slope}");
     }
 }

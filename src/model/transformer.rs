@@ -398,16 +398,11 @@ impl<D: Device> Model<D> {
         dev.embed_backward(grads, d, batch.tokens(), &at.embed);
     }
 
-    /// [N, E]: the gradient of the sum of the embeddings, as [`Model::backward`] without dropout
-    /// left it.
-    pub fn embed_gradient<'a>(&self, acts: &'a Activations<D>) -> &'a D::X {
-        let Flow { dr, de: [de_a, de_b, _], .. } =
+    /// [N, E]: the gradient of [`StartActs::embedded`], as [`Model::backward`] left it.
+    pub fn embedded_gradient<'a>(&self, acts: &'a Activations<D>) -> &'a D::X {
+        let Flow { dr, de: [after, ..], .. } =
             acts.flow.as_ref().expect("activations taken for training");
-        match (&self.layout.embed_proj, &self.layout.embed_norm) {
-            (None, None) => dr,
-            (Some(_), Some(_)) => de_b,
-            _ => de_a,
-        }
+        if self.layout.embed_proj.is_some() { after } else { dr }
     }
 }
 

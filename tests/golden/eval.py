@@ -224,16 +224,17 @@ EXPLAINED = [
 
 
 def explained(case: str, model_class: str, ids: list, row, target: int) -> dict:
-    """Gradient x input: of log p(target), by the token table's row of each token."""
+    """Gradient x input: of log p(target), by what the first block, or projection, reads."""
     model = load(getattr(transformers, model_class), HERE / case)
-    table = model.get_input_embeddings()
+    base = model.base_model
+    last = base.drop if case == "gpt2" else base.embeddings
     seen = {}
 
     def keep(module, inputs, output):
         output.retain_grad()
         seen["output"] = output
 
-    hook = table.register_forward_hook(keep)
+    hook = last.register_forward_hook(keep)
     out = model(torch.tensor([ids]), output_attentions=True)
     hook.remove()
     logits = out.logits[0] if row is None else out.logits[0, row]

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! attention   p_ij = exp(q_i · k_j / √D − lse_i)      of each layer and head, j allowed for i
-//! saliency_i  Σ_c e_ic · ∂ log p / ∂x_ic              gradient × input (Shrikumar et al., 2016)
+//! saliency_i  Σ_c x_ic · ∂ log p / ∂x_ic              gradient × input (Shrikumar et al., 2016)
 //! ```
 //!
-//! x_i is the sum of token i's embeddings, e_i its row of the token table, p the probability of
-//! what is explained (of a task that tells numbers, the number itself). Saliency is how much log p
-//! would change, to first order, were the token's row scaled; attention is where values were taken
-//! from. Neither is a reason: both only say what to look at.
+//! x_i is token i's embedding as the blocks read it, after its norm (before one, scaling it would
+//! change nothing); p the probability of what is explained (of a task that tells numbers, the
+//! number itself). Saliency is how much log p would change, to first order, were x_i scaled;
+//! attention is where values were taken from. Neither is a reason: both only say what to look at.
 
 pub mod page;
 
@@ -133,15 +133,13 @@ pub fn explain<D: Device>(
     model.loss_backward(dev, &mut sums, &mut grads, &mut acts, &loaded, &labelled, None);
     model.backward(dev, &mut grads, &mut acts, &loaded, None);
 
-    let (at, n) = (&model.layout.embed, subject.ids.len());
-    let mut gradient = vec![0.0; n * at.width];
-    model.embed_gradient(&acts).read(0, &mut gradient);
-    let mut row = vec![0.0; at.width];
-    let each = subject.ids.iter().zip(gradient.chunks_exact(at.width)).map(|(&id, gradient)| {
-        model.params.read(at.tokens.start + id as usize * at.width, &mut row);
-        -scale * row.iter().zip(gradient).map(|(e, g)| e * g).sum::<f64>()
-    });
-    let saliency = each.collect();
+    let (n, width) = (subject.ids.len(), model.arch.embed_width);
+    let [mut input, mut gradient] = [(); 2].map(|()| vec![0.0; n * width]);
+    acts.start.embedded().read(0, &mut input);
+    model.embedded_gradient(&acts).read(0, &mut gradient);
+    let rows = input.chunks_exact(width).zip(gradient.chunks_exact(width));
+    let dot = |(x, g): (&[f64], &[f64])| x.iter().zip(g).map(|(x, g)| x * g).sum::<f64>();
+    let saliency = rows.map(|row| -scale * dot(row)).collect();
     Explained { saliency, attention: attention(model, &acts, n) }
 }
 
