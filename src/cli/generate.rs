@@ -84,6 +84,9 @@ pub struct GenerateArgs {
     pub on: DeviceArgs,
 }
 
+/// More take memory without end and find no better text.
+const MOST_BEAMS: usize = 1000;
+
 /// What is asked of the model, as it was read.
 struct Job {
     model: PathBuf,
@@ -123,7 +126,9 @@ fn how(args: &GenerateArgs) -> Result<Continuing> {
     ensure!(t >= 0.0 && t.is_finite(), "--temperature {t}: give 0 or more");
     ensure!(p > 0.0 && p <= 1.0, "--top-p {p}: give a share above 0, at most 1");
     ensure!(a.is_finite(), "--length-penalty {a}: give a number");
-    ensure!(args.beams != Some(0), "--beams 0 finds nothing: give at least 1");
+    if let Some(beams) = args.beams {
+        ensure!((1..=MOST_BEAMS).contains(&beams), "--beams {beams}: give 1 to {MOST_BEAMS}");
+    }
     let stops: Vec<String> = args.stop.iter().map(|stop| stop.replace("\\n", "\n")).collect();
     ensure!(stops.iter().all(|stop| !stop.is_empty()), "--stop: an empty string is everywhere");
     let choice = match args.beams {
@@ -171,7 +176,8 @@ impl OnDevice for Job {
                 let io = || format!("{} cannot be written", path.display());
                 let mut file = BufWriter::new(File::create(&partial).with_context(io)?);
                 let written = self.write(&predictor, &mut file);
-                let done = written.and_then(|()| fs::rename(&partial, path).with_context(io));
+                let synced = written.and_then(|()| file.get_ref().sync_all().with_context(io));
+                let done = synced.and_then(|()| fs::rename(&partial, path).with_context(io));
                 if done.is_err() {
                     // It is ours alone, and the first error is the one to tell.
                     let _ = fs::remove_file(&partial);

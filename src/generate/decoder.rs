@@ -56,6 +56,8 @@ struct Room<D: Device> {
     acts: Activations<D>,
     /// [M, V]
     logits: D::X,
+    /// Of one step to the next.
+    script: D::Script,
 }
 
 impl<'a, D: Device> Decoder<'a, D> {
@@ -157,10 +159,14 @@ impl<'a, D: Device> Decoder<'a, D> {
         };
         let room = self.room.insert(room);
         room.batch.load(&batch, false);
-        self.model.forward_kept(self.dev, &mut room.acts, &room.batch, &mut self.cache);
-        self.model.logits(self.dev, &mut room.logits, &mut room.acts, &room.batch);
+        let (dev, model, cache) = (self.dev, self.model, &mut self.cache);
+        let Room { batch, acts, logits: all, script, .. } = room;
+        dev.repeat(script, &mut || {
+            model.forward_kept(dev, acts, batch, cache);
+            model.logits(dev, all, acts, batch);
+        });
         for (row, &i) in these.iter().enumerate() {
-            room.logits.read(row * v, &mut logits[i * v..][..v]);
+            all.read(row * v, &mut logits[i * v..][..v]);
         }
     }
 }
@@ -172,6 +178,7 @@ impl<D: Device> Room<D> {
             batch: DeviceBatch::new(dev, capacity, false),
             acts: Activations::new(dev, &model.arch, capacity, false),
             logits: dev.x(Class::Scratch, capacity.rows * model.arch.vocab),
+            script: D::Script::default(),
         }
     }
 }

@@ -133,7 +133,8 @@ fn prompts_of_a_file_are_continued_together() {
     refuses(&mut lab.program(&search), &["out.jsonl exists", "--out"]);
     for (more, parts) in [
         (&["--batch", "0"][..], &["--batch 0"][..]),
-        (&["--beams", "0"], &["--beams 0"]),
+        (&["--beams", "0"], &["--beams 0", "1 to 1000"]),
+        (&["--beams", "1000000000000"], &["--beams 1000000000000"]),
         (&["--beams", "2", "--seed", "3"], &["--beams", "--seed"]),
         (&["--beams", "2", "--length-penalty", "inf"], &["--length-penalty inf"]),
         (&["--early-stopping"], &["--beams"]),
