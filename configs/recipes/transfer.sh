@@ -22,6 +22,15 @@ with open(test, encoding="utf-8") as rows, open(f"{out}-judged.jsonl", "w") as j
     for row, prediction in zip(csv.DictReader(rows), said, strict=True):
         print(json.dumps({"label": row["label"], "prediction": prediction}), file=judged)
 PY
-  echo "$language"
-  ww eval labels --input "$out/$language-judged.jsonl" --out "$out/$language-results.json"
+  ww eval labels --input "$out/$language-judged.jsonl" --out "$out/$language-results.json" > "$out/log"
 done
+python3 - "$out" $languages << 'PY'
+import json, sys
+out, *languages = sys.argv[1:]
+print("language  accuracy              Matthews")
+for language in languages:
+    metrics = {m["metric"]: m for m in json.load(open(f"{out}/{language}-results.json"))["metrics"]}
+    cells = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**metrics[name])
+             for name in ("accuracy", "Matthews")]
+    print(f"{language:<9}", *cells)
+PY
