@@ -133,7 +133,7 @@ pub(super) fn put_model(
     };
     save_model(folder, arch, ids, dtype, &Layout::new(arch).table, source)?;
     if let Some(tokenizer) = tokenizer {
-        tokenizer.export(folder, !arch.causal)?;
+        tokenizer.export(folder, !arch.causal, arch.token_types)?;
     }
     Ok(())
 }

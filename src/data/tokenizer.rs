@@ -207,8 +207,14 @@ impl Tokenizer {
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into a model's folder, from which
     /// `AutoTokenizer` loads them. For a masked model they put `[CLS]` and `[SEP]` around a text,
-    /// unless the tokenizer came with a template of its own.
-    pub fn export(&self, folder: &Path, masked: bool) -> Result<(), TokenizerError> {
+    /// unless the tokenizer came with a template of its own; and for one with several token types
+    /// they tell the first of two texts from the second.
+    pub fn export(
+        &self,
+        folder: &Path,
+        masked: bool,
+        token_types: usize,
+    ) -> Result<(), TokenizerError> {
         let mut inner = self.inner.clone();
         let specials = self.specials();
         let bare =
@@ -218,7 +224,13 @@ impl Tokenizer {
             inner.with_post_processor(Some(BertProcessing::new(named(sep), named(cls))));
         }
         let json = inner.to_string(true).expect("a tokenizer in memory serialises");
-        let mut config = serde_json::json!({ "tokenizer_class": "PreTrainedTokenizerFast" });
+        let mut config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": match token_types {
+                0 | 1 => vec!["input_ids", "attention_mask"],
+                _ => vec!["input_ids", "token_type_ids", "attention_mask"],
+            },
+        });
         for (role, id) in [
             ("pad_token", specials.pad),
             ("unk_token", specials.unk),

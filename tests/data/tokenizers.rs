@@ -129,7 +129,7 @@ fn an_export_frames_what_a_masked_model_reads() {
     let folder = folder();
     let tokenizer = trained();
     for (masked, framed) in [(true, vec![2, 0, 3]), (false, vec![0])] {
-        tokenizer.export(folder.path(), masked).unwrap();
+        tokenizer.export(folder.path(), masked, 1 + usize::from(masked)).unwrap();
         let path = folder.path().join("tokenizer.json");
         let theirs = ::tokenizers::Tokenizer::from_file(path).unwrap();
         let ids = theirs.encode("[PAD]", true).unwrap();
@@ -141,5 +141,8 @@ fn an_export_frames_what_a_masked_model_reads() {
             (&config["mask_token"], &config["pad_token"]),
             (&"[MASK]".into(), &"[PAD]".into())
         );
+        // transformers gives token types to no model that is not said to take them.
+        let inputs = config["model_input_names"].as_array().unwrap();
+        assert_eq!(inputs.contains(&"token_type_ids".into()), masked);
     }
 }

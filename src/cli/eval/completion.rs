@@ -113,7 +113,7 @@ impl Job for Completion<'_> {
 }
 
 impl Completion<'_> {
-    /// What the model writes greedily after each prompt, up to `until`, blanks at its ends left away.
+    /// What the model writes greedily after each prompt, up to `until`, without blanks at its ends.
     fn written<D: Device>(
         &self,
         predictor: &Predictor<D>,
