@@ -133,7 +133,7 @@ def topics(folder, out):
         rows, _ = split((line.split("\t", 1)[::-1] for line in lines if line.strip()), 1)
         write_csv(out, "r8", part, rows)
         labels = sorted({label for _, label in rows})
-        choices = [{"question": " ".join(text.split()[:24]), "choices": labels,
+        choices = [{"question": " ".join(text.split()[:16]), "choices": labels,
                     "answer": labels.index(label)} for text, label in rows]
         write_jsonl(out, "r8-choices", part, choices)
 

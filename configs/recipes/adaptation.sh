@@ -12,11 +12,13 @@ adapt() {
 }
 adapt alone
 adapt mixed --set data.general="$out/before/data" --set data.general_share=0.33
-loss() { ww eval loss --model "$out/$1" "${@:2}" --out "$out/$1-loss.json" > /dev/null \
-  && python3 -c 'import json, sys; print(f"{json.load(open(sys.argv[1]))["metrics"][0]["value"]:.3f}")' \
-    "$out/$1-loss.json"; }
+value() {
+  python3 -c 'import json, sys; print("%.3f" % json.load(open(sys.argv[1]))["metrics"][0]["value"])' "$1"
+}
 printf '%-8s %8s %8s\n' '' 'old text' 'new text'
 for model in before alone mixed; do
-  printf '%-8s %8s %8s\n' $model "$(loss $model --shards "$out/before/data" --split heldout)" \
-    "$(loss $model --text $new-test.jsonl)"
+  result=$out/$model
+  ww eval loss --model "$result" --shards "$out/before/data" --out "$result-old.json" > "$out/log"
+  ww eval loss --model "$result" --text "$new-test.jsonl" --out "$result-new.json" > "$out/log"
+  printf '%-8s %8s %8s\n' $model "$(value "$result-old.json")" "$(value "$result-new.json")"
 done

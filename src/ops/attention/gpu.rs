@@ -79,7 +79,7 @@ impl Kernels {
     fn backward_tile(&self) -> (usize, usize) {
         match self.head_dim {
             ..=64 => (128, STEP),
-            ..=128 => (64, STEP),
+            65..=128 => (64, STEP),
             _ => (32, STEP / 2),
         }
     }
