@@ -226,7 +226,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 EXPORT_KERNEL(attend_join, attend_join)
 
 #define ATTEND(NAME, D)                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4)                                     \
         NAME(bf16* o, float* sums, const bf16* qkv, const bf16* cache, const int* rows,          \
              const int* lengths, int stride, int heads, int behind, float scale) {               \
         begin_kernel();                                                                          \
