@@ -4,13 +4,13 @@
 # the pickles that they come in; PYTHON names a Python that has it.
 . "$(dirname "$0")/begin.sh"
 "${PYTHON:-python3}" scripts/fetch.py antiberty sapiens
-python3 - > "$out/chains.txt" << 'PY'
-import random
+python3 - $(pick 3 1) > "$out/chains.txt" << 'PY'
+import random, sys
 chain = ("EVQLVESGGGLVQPGGSLRLSCAASGFNIKDTYIHWVRQAPGKGLEWVARIYPTNGYTRYADSVKGRFTISADTSKNTAYLQMNSLRAEDTAVYY"
          "CSRWGGDGFYAMDYWGQGTLVTVSS")
 draw = random.Random(1)
 print(" ".join(chain))
-for _ in range(3):
+for _ in range(int(sys.argv[1])):
     print(" ".join(draw.sample(chain, len(chain))))
 PY
 for model in antiberty sapiens; do

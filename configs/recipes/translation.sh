@@ -13,5 +13,5 @@ ww finetune --model "$out/pretrained" --task complete --longest $(pick 256 128) 
 head -n $(pick 1555 20) data/verses/verses-test.jsonl > "$out/test.jsonl"
 ww eval completion --model "$out/model" --input "$out/test.jsonl" --length $(pick 96 24) \
   --out "$out/bleu.json"
-ww generate --model "$out/model" --beams 4 --length $(pick 96 24) --input <(head -n 3 "$out/test.jsonl" \
-  | python3 -c 'import json, sys; [print(json.loads(l)["prompt"].replace("\n", " ")) for l in sys.stdin]')
+head -n 3 "$out/test.jsonl" > "$out/shown.jsonl"
+ww generate --model "$out/model" --beams 4 --length $(pick 96 24) --input "$out/shown.jsonl"
