@@ -26,8 +26,8 @@
 // after. A tile that one block alone makes never leaves it. A warp of its own, the courier, waits
 // for turns and copies. Same launch, same bits.
 //
-// Where q and k were rotated (rope.cu), dq and dk are rotated back before they are rounded, at
-// D = 64: a pair of columns lies in one thread.
+// Where q and k were rotated (rope.cu), dq and dk are rotated back before they are rounded. A pair
+// of columns lies in one thread; but of dq at D = 128 in two warpgroups, which exchange them.
 #include <ptx/memory.cuh>
 
 #include "attention_hopper.cuh"
@@ -276,13 +276,15 @@ __device__ __forceinline__ void carry(const Shared<B>& shared, const Parts& part
 
 // ------------------------------------------------------------------ consumers
 
-// Calls each(pair, i) for every two neighbours i, i + 1 of a warp's part of dq: 16 rows of 64 sums,
-// whose pairs are permuted by the row's number, so that eight rows meet all banks.
+// Calls each(pair, i) for every two neighbours i, i + 1 of a warp's part of dq, or of its columns
+// from 8 first to 8 last: 16 rows of 64 sums, whose pairs are permuted by the row's number, so that
+// eight rows meet all banks.
 template <class Each>
-__device__ __forceinline__ void exchange(float* part_smem, Each each) {
+__device__ __forceinline__ void exchange(float* part_smem, Each each, int first = 0,
+                                         int last = 8) {
     const int lane = threadIdx.x % 32, row = lane / 4;
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = first; n < last; n++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int pair = (n ^ row) * 4 + lane % 4;
@@ -290,22 +292,48 @@ __device__ __forceinline__ void exchange(float* part_smem, Each each) {
         }
 }
 
-// A head's gradient, a warp's 16 rows of 64 columns: turned the other way than the head was.
-__device__ __forceinline__ void turn_back(float (&x)[32], const Rotation& rotation,
+// A head's gradient, a warp's 16 rows: turned the other way than the head was.
+template <int D>
+__device__ __forceinline__ void turn_back(float (&x)[D / 2], const Rotation& rotation,
                                           const Rotation::Places& places) {
 #pragma unroll
-    for (int strip = 0; strip < 2; strip++) {
-        const hopper::Angles angles(rotation, places, strip);
+    for (int strip = 0; strip < D / 32; strip++) {
+        const hopper::Angles<D> angles(rotation, places, strip);
 #pragma unroll
-        for (int i = 8 * strip; i < 8 * strip + 8; i++) angles.turn(i % 8, x[16 + i], x[i]);
+        for (int i = 8 * strip; i < 8 * strip + 8; i++) angles.turn(i % 8, x[D / 4 + i], x[i]);
     }
+}
+
+// The same of 128 columns of which a warp has half `half` in x, and its partner of the other
+// warpgroup the other. They meet at the warp's own barrier, and exchange by way of their parts.
+template <class B>
+__device__ __forceinline__ void turn_back_half(float (&x)[32], float* part_smem, int half,
+                                               const Rotation& rotation,
+                                               const Rotation::Places& places) {
+    constexpr int PANEL = B::SUMS_PANEL / int(sizeof(float));
+    const int meeting = SCORES_READY + 1 + threadIdx.x / 32 % 4;
+    exchange(part_smem, [&](float2& sum, int i) { sum = make_float2(x[i], x[i + 1]); });
+    ptx::named_barrier_sync(meeting, 64);
+    float* others_smem = part_smem + (half == 0 ? PANEL : -PANEL);
+    const float sign = half == 0 ? 1.0f : -1.0f;
+#pragma unroll
+    for (int strip = 0; strip < 4; strip++) {
+        const hopper::Angles<128> angles(rotation, places, strip);
+        const auto turn = [&](float2& others, int i) {
+            x[i] = x[i] * angles.cos[i % 8] + others.x * (angles.sin[i % 8] * sign);
+            x[i + 1] = x[i + 1] * angles.cos[i % 8 + 1] + others.y * (angles.sin[i % 8 + 1] * sign);
+        };
+        exchange(others_smem, turn, 2 * strip, 2 * strip + 2);
+    }
+    ptx::named_barrier_sync(meeting, 64);
 }
 
 // A warp's part of dq, with what is summed up to it in `part_smem` if `add`, scaled to the first
 // `rows` of 16 rows. It leaves by way of `part_smem`.
+template <class B>
 __device__ __forceinline__ void store_sum(bf16* gmem, size_t stride, int rows,
                                           const float (&dq)[32], float* part_smem, bool add,
-                                          float scale, const Rotation& rotation,
+                                          float scale, int half, const Rotation& rotation,
                                           const Rotation::Places& places) {
     float whole[32];
     exchange(part_smem, [&](float2& sum, int i) {
@@ -313,7 +341,10 @@ __device__ __forceinline__ void store_sum(bf16* gmem, size_t stride, int rows,
         whole[i] = before.x + dq[i];
         whole[i + 1] = before.y + dq[i + 1];
     });
-    if (rotation.table) turn_back(whole, rotation, places);
+    if (rotation.table) {
+        if constexpr (B::D == 64) turn_back<64>(whole, rotation, places);
+        else turn_back_half<B>(whole, part_smem, half, rotation, places);
+    }
     __syncwarp();
     const float factor[2] = {scale, scale};
     unsigned char* rows_smem = reinterpret_cast<unsigned char*>(part_smem);
@@ -384,7 +415,7 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
         bf16* out = dqkv + item.first * stride + item.head * D;
         const auto places_of = [&](int row) {
             const int end = rotation.table ? item.first + item.length : 0;
-            return rotation.places(item.first + row, end);
+            return rotation.template places<D>(item.first + row, end);
         };
         Rotation::Places places, key_places;
         if constexpr (B::EARLY) key_places = places_of(row);
@@ -458,11 +489,11 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
             float* sums_smem = reinterpret_cast<float*>(shared.sums()) + own_row * 64;
             const Turn turn = Turn::of<B>(item, tile, band);
             if (turn.last) {
-                if constexpr (!B::EARLY) places = places_of(query + own_row);
                 const int first = query + (D == 64 ? own_row : warp * 16);
-                store_sum(out + first * stride + (D == 64 ? 0 : group * 64), stride,
-                          item.length - first, dq, sums_smem, turn.before > 0, scale,
-                          rotation, places);
+                if constexpr (!B::EARLY) places = places_of(first);
+                store_sum<B>(out + first * stride + (D == 64 ? 0 : group * 64), stride,
+                             item.length - first, dq, sums_smem, turn.before > 0, scale, group,
+                             rotation, places);
             } else {
                 exchange(sums_smem, [&](float2& sum, int i) {
                     sum = make_float2(dq[i], dq[i + 1]);
@@ -475,10 +506,8 @@ __device__ __forceinline__ void consume(const Shared<B>& shared, bf16* dqkv, int
         }
 
         ptx::wgmma_wait<0>(dv);
-        if constexpr (D == 64) {
-            if constexpr (!B::EARLY) key_places = places_of(row);
-            if (rotation.table) turn_back(dk, rotation, key_places);
-        }
+        if constexpr (!B::EARLY) key_places = places_of(row);
+        if (rotation.table) turn_back<D>(dk, rotation, key_places);
         // By way of the warpgroup's values: their last readers have met since.
         unsigned char* own_smem = shared.v(slot.stage);
         const float factors[2][2] = {{scale, scale}, {dropout.keep, dropout.keep}};

@@ -55,10 +55,10 @@ __device__ __forceinline__ void write_strip(unsigned char* rows_smem, int strip,
 
 // ------------------------------------------------------------------ rotary positions
 
-// As rope.cu says, for heads of 64 columns: column i < 32 and column i + 32 are turned by the angle
-// of their row's position.
+// As rope.cu says, for heads of D columns: column i < D / 2 and column i + D / 2 are turned by the
+// angle of their row's position.
 struct Rotation {
-    const float* table;    // [context, 64]: 32 cosines, then 32 sines; null: nothing is turned
+    const float* table;    // [context, D]: D / 2 cosines, then the sines; null: nothing is turned
     const int* positions;  // [N]
 
     // Where the angles of the lane's rows of 16 are in the table, the first being `row` of N, of
@@ -66,18 +66,20 @@ struct Rotation {
     struct Places {
         int offset[2];
     };
+    template <int D>
     __device__ __forceinline__ Places places(int row, int end) const {
         Places places;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int at = row + 8 * h + threadIdx.x % 32 / 4;
-            places.offset[h] = at < end ? positions[at] * 64 : 0;
+            places.offset[h] = at < end ? positions[at] * D : 0;
         }
         return places;
     }
 };
 
-// Of strip 0 or 1 of heads, in the order of write_strip's values.
+// Of a strip of the first half of heads of D columns, in the order of write_strip's values.
+template <int D>
 struct Angles {
     float cos[8], sin[8];
 
@@ -90,7 +92,7 @@ struct Angles {
                 const int column = strip * 16 + 8 * j + threadIdx.x % 4 * 2;
                 const float* from = rotation.table + places.offset[h] + column;
                 const float2 c = *reinterpret_cast<const float2*>(from);
-                const float2 s = *reinterpret_cast<const float2*>(from + 32);
+                const float2 s = *reinterpret_cast<const float2*>(from + D / 2);
                 const int i = 4 * j + 2 * h;
                 cos[i] = c.x, cos[i + 1] = c.y;
                 sin[i] = s.x, sin[i + 1] = s.y;

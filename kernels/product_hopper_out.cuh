@@ -256,14 +256,14 @@ struct RopeOut {
         return outlet.take();
     }
     __device__ __forceinline__ Beside load(int row, int column) const {
-        return {rotation.places(row, rows), column};
+        return {rotation.places<64>(row, rows), column};
     }
     __device__ __forceinline__ void put(unsigned char* slot_smem, int strip, float (&low)[8],
                                         float (&high)[8], const Beside& beside) const {
         Bias::add(low, bias.load(beside.column));
         Bias::add(high, bias.load(beside.column + 32));
         if (beside.column < bias.columns / 3 * 2) {
-            const Angles angles(rotation, beside.places, strip);
+            const Angles<64> angles(rotation, beside.places, strip);
 #pragma unroll
             for (int i = 0; i < 8; i++) angles.turn(i, low[i], high[i]);
         }

@@ -84,7 +84,7 @@ pub fn supports(head_dim: usize) -> Result<(), String> {
 /// Heads that a thread of the fast kernel turns, as `HEADS` of `kernels/rope.cu`.
 const HEADS: usize = 4;
 
-/// The head width that kernels of sm_90a turn on the way out of their accumulators.
+/// The head width that products of sm_90a turn on the way out of their accumulators.
 pub(super) const TURNED_IN_PLACE: usize = 64;
 
 /// `Rotation` of `kernels/hopper.cuh`; zero: none.
@@ -96,7 +96,7 @@ struct RotationArg {
 }
 
 impl Rotation<'_, Gpu> {
-    /// As kernels take it that turn heads of [`TURNED_IN_PLACE`], or none.
+    /// As kernels of sm_90a take it, or none.
     pub(super) fn arg(rotation: Option<Self>) -> Arg {
         Arg::of(rotation.map_or(RotationArg::default(), |rotation| RotationArg {
             table: rotation.table.address().0,

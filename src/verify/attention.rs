@@ -183,6 +183,7 @@ pub fn attention(v: &mut Verifier) {
         check_rotary(v, &[7, 400, 0, 257, 1], 2, 64, BOTH_WAYS, 0.0);
         check_rotary(v, &[130, 260], 2, 64, (false, Some(64)), 0.1);
         check_rotary(v, &[140, 33], 2, 128, BOTH_WAYS, 0.0);
+        check_rotary(v, &[300], 1, 128, CAUSAL, 0.1);
     }
     if v.sizes == Sizes::Full {
         full(v);

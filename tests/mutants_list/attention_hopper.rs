@@ -124,4 +124,13 @@ pub const ATTENTION_HOPPER: &[Mutant] = &[
         "mask_row + i * 64 * heads", "mask_row + i * 32 * heads"),
     fifo("attention", BACKWARD, "values' gradient scaled as the keys'",
         "{dropout.keep, dropout.keep}", "{scale, scale}"),
+    fifo("attention", BACKWARD, "both halves of a head turned one way",
+        "half == 0 ? 1.0f : -1.0f", "1.0f"),
+    fifo("attention", BACKWARD, "a half turned with itself",
+        "(half == 0 ? PANEL : -PANEL)", "0"),
+    fifo("attention", BACKWARD, "the other half read before it is there",
+        "sum = make_float2(x[i], x[i + 1]); });\n    ptx::named_barrier_sync(meeting, 64);",
+        "sum = make_float2(x[i], x[i + 1]); });"),
+    lifo("attention", BACKWARD, "a half overwritten while it is read",
+        "    }\n    ptx::named_barrier_sync(meeting, 64);\n}", "    }\n}"),
 ];

@@ -7,7 +7,7 @@ use crate::device::Buffer;
 use crate::device::gpu::driver::Address;
 use crate::device::gpu::launch::{Arg, Shape};
 use crate::device::gpu::{Gpu, Tensor};
-use crate::ops::rope::{Rotation, TURNED_IN_PLACE, Turn};
+use crate::ops::rope::{Rotation, Turn};
 
 /// The kernels of one head width D.
 struct Kernels {
@@ -215,9 +215,7 @@ impl AttentionOps for Gpu {
         if self.naive() {
             self.backward_naive(dqkv, d_o, &saved, &call);
         } else if let Some(plan) = self.hopper_attention(&call.packed, at) {
-            let turned = rotation.filter(|_| at.head_dim == TURNED_IN_PLACE);
-            self.hopper_backward(&plan, dqkv, d_o, &saved, &call, turned);
-            to_turn = rotation.filter(|_| turned.is_none());
+            self.hopper_backward(&plan, dqkv, d_o, &saved, &call, to_turn.take());
         } else {
             self.backward_fast(dqkv, d_o, &saved, &call);
         }
