@@ -78,11 +78,7 @@ impl<D: Device> Predictor<D> {
         if dir.arch.task.is_some() {
             return Err(PredictError::Task(folder));
         }
-        let mut model = Model::new(&dev, &dir.arch)?;
-        let params = &mut model.params;
-        let report = dir.load(&model.layout.table, |param, start, values| {
-            params.write(param.span.start + start, values);
-        })?;
+        let (model, report) = dir.model::<_, PredictError>(&dev)?;
         let tokenizer = Tokenizer::load(&folder)?;
         Ok((Predictor { dev, model, tokenizer, path: folder }, report.missing))
     }

@@ -91,11 +91,7 @@ pub fn trace<D: Device>(
     let parsed: Input = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
     let batch = parsed.batch(&dir.arch).map_err(wrong)?;
 
-    let mut model = Model::new(dev, &dir.arch)?;
-    let params = &mut model.params;
-    let report = dir.load(&model.layout.table, |param, start, values| {
-        params.write(param.span.start + start, values);
-    })?;
+    let (model, report) = dir.model::<_, TraceError>(dev)?;
     let labelled = parsed.labels.is_some() || parsed.pair_labels.is_some();
     if let Some(name) = report.missing.into_iter().next().filter(|_| labelled) {
         return Err(TraceError::NoHead(folder, name));

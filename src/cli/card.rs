@@ -2,9 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-
-use super::finetune::FinetuneArgs;
 use crate::card::Known;
 
 /// The card (README.md) says what the run wrote down; these say what it could not know.
@@ -48,20 +45,4 @@ impl CardArgs {
             bench: self.bench.clone(),
         }
     }
-}
-
-/// What a finetuning was told, for its results and so for its card.
-pub fn settings(args: &FinetuneArgs) -> Value {
-    json!({
-        "epochs": args.epochs,
-        "batch": args.batch,
-        "longest": args.longest,
-        "optimizer": format!("{:?}", args.optimizer).to_lowercase(),
-        "learning_rate": args.lr,
-        "weight_decay": args.weight_decay,
-        "frozen_layers": args.freeze,
-        "layer_decay": args.layer_decay,
-        "class_weights": args.class_weights,
-        "patience": args.patience,
-    })
 }

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail, ensure};
 use super::say;
 use crate::checkpoint::model_folder;
 use crate::data::{Tokenizer, files};
-use crate::device::Buffer;
 use crate::device::cpu::Cpu;
 use crate::eval::explain::page::{Told, render};
 use crate::eval::explain::{Subject, explain, logits, probabilities};
@@ -119,11 +118,7 @@ fn open(dev: &Cpu<f32>, folder: &Path) -> Result<(Model<Cpu<f32>>, Tokenizer)> {
             folder.display()
         );
     }
-    let mut model = Model::new(dev, &dir.arch)?;
-    let params = &mut model.params;
-    let report = dir.load(&model.layout.table, |param, start, values| {
-        params.write(param.span.start + start, values);
-    })?;
+    let (model, report) = dir.model::<_, anyhow::Error>(dev)?;
     // A pair head explains nothing here.
     let of_pairs = ["pooler", "seq_relationship", "sop_classifier"];
     let needed = |name: &&String| {

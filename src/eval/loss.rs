@@ -24,7 +24,7 @@ use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::heads::Sums;
 use crate::model::transformer::Model;
 
-use super::passes::passes;
+use super::passes::{TOKENS, passes};
 
 /// Losses of tokens. They add.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -101,7 +101,7 @@ impl<'a> Windows<'a> {
     /// Neighbours together, as many as a pass takes.
     pub fn batches(&self) -> impl Iterator<Item = Batch> {
         let lengths = |w: &Window| (w.end - w.begin) as usize;
-        let passes = passes(&self.windows.iter().map(lengths).collect::<Vec<_>>());
+        let passes = passes(&self.windows.iter().map(lengths).collect::<Vec<_>>(), TOKENS);
         passes.into_iter().map(|pass| self.batch(&self.windows[pass]))
     }
 

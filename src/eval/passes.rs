@@ -13,13 +13,13 @@ use crate::model::transformer::Model;
 /// Tokens that a pass takes, but for a sequence that is longer.
 pub const TOKENS: usize = 2048;
 
-/// Neighbouring sequences, as many as a pass takes.
-pub fn passes(lengths: &[usize]) -> Vec<Range<usize>> {
+/// Neighbouring sequences of such lengths, as many as a pass of `limit` tokens takes.
+pub fn passes(lengths: &[usize], limit: usize) -> Vec<Range<usize>> {
     let mut passes: Vec<Range<usize>> = Vec::new();
     let mut tokens = 0;
     for (i, length) in lengths.iter().enumerate() {
         tokens += length;
-        match passes.last_mut().filter(|_| tokens <= TOKENS) {
+        match passes.last_mut().filter(|_| tokens <= limit) {
             Some(pass) => pass.end = i + 1,
             None => {
                 passes.push(i..i + 1);
@@ -46,7 +46,7 @@ pub fn run<D: Device>(
 ) {
     let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
     let batches: Vec<(usize, Batch)> =
-        passes(&lengths).into_iter().map(|p| (p.start, batch(&sequences[p]))).collect();
+        passes(&lengths, TOKENS).into_iter().map(|p| (p.start, batch(&sequences[p]))).collect();
     let capacity = batches.iter().map(|(_, batch)| Capacity::of(batch, false));
     let Some(capacity) = capacity.reduce(Capacity::max) else { return };
     let mut loaded = DeviceBatch::new(dev, capacity, false);
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn passes_hold_all_and_no_more_than_fits() {
-        assert!(passes(&[]).is_empty());
-        assert_eq!(passes(&[9, 3000, 1000, 1048, 1]), [0..1, 1..2, 2..4, 4..5]);
+        assert!(passes(&[], 2048).is_empty());
+        assert_eq!(passes(&[9, 3000, 1000, 1048, 1], 2048), [0..1, 1..2, 2..4, 4..5]);
     }
 }

@@ -3,6 +3,7 @@
 use super::examples::Sequence;
 use crate::data::order::Permutation;
 use crate::data::{Batch, IGNORE};
+use crate::eval::passes::passes;
 use crate::model::arch::Task;
 use crate::rng::Philox;
 
@@ -38,30 +39,8 @@ pub fn batch(task: Option<&Task>, sequences: &[&Sequence]) -> Batch {
 pub fn in_passes<'a, 'b>(
     sequences: &'b [&'a Sequence],
 ) -> impl Iterator<Item = &'b [&'a Sequence]> {
-    let mut rest = sequences;
-    passes(sequences.iter().map(|sequence| sequence.ids.len())).into_iter().map(move |count| {
-        let (now, after) = rest.split_at(count);
-        rest = after;
-        now
-    })
-}
-
-/// Cuts sequences of such lengths into passes: neighbours, as many as [`TOKENS`] hold.
-fn passes(lengths: impl IntoIterator<Item = usize>) -> Vec<usize> {
-    let (mut passes, mut tokens) = (Vec::new(), 0);
-    for length in lengths {
-        match passes.last_mut().filter(|_| tokens + length <= TOKENS) {
-            Some(count) => {
-                *count += 1;
-                tokens += length;
-            }
-            None => {
-                passes.push(1);
-                tokens = length;
-            }
-        }
-    }
-    passes
+    let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
+    passes(&lengths, TOKENS).into_iter().map(move |pass| &sequences[pass])
 }
 
 /// The sequences of a step, each once an epoch, in an order of the epoch's own; the last step of
@@ -106,11 +85,5 @@ mod tests {
             epoch.sort();
             assert_eq!(epoch, (0..11).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn passes_hold_what_fits() {
-        assert_eq!(passes([4000, 96, 1, 9000, 5]), [2, 1, 1, 1]);
-        assert!(passes([]).is_empty());
     }
 }

@@ -13,7 +13,7 @@ use super::{rows, sentences};
 use crate::checkpoint::model_folder;
 use crate::data::tokenizer::TokenizerError;
 use crate::data::{Batch, Tokenizer};
-use crate::device::{Buffer, Device};
+use crate::device::Device;
 use crate::hf::{LoadError, ModelDir};
 use crate::model::activations::Activations;
 use crate::model::arch::{ArchError, Task, TaskKind};
@@ -83,11 +83,7 @@ impl<D: Device> Labeller<D> {
         let folder = model_folder(path);
         let dir = ModelDir::open(&folder)?;
         let task = dir.arch.task.clone().ok_or_else(|| InferError::NoTask(folder.clone()))?;
-        let mut model = Model::new(&dev, &dir.arch)?;
-        let params = &mut model.params;
-        let report = dir.load(&model.layout.table, |param, start, values| {
-            params.write(param.span.start + start, values);
-        })?;
+        let (model, report) = dir.model::<_, InferError>(&dev)?;
         if let Some(tensor) = report.missing.into_iter().next() {
             return Err(InferError::NoHead { path: folder, tensor });
         }

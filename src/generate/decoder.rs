@@ -93,7 +93,7 @@ impl<'a, D: Device> Decoder<'a, D> {
             (0..sequences.len()).partition(|&i| is_step(&sequences[i]));
         let lengths: Vec<usize> =
             whole.iter().map(|&i| sequences[i].ids.len().min(context)).collect();
-        for pass in passes(&lengths) {
+        for pass in passes(&lengths, TOKENS) {
             self.whole(sequences, &whole[pass], &mut logits);
         }
         if !steps.is_empty() {

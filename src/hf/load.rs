@@ -16,8 +16,11 @@ use super::names::{Piece, base_prefix, decoder_weight, pieces, twin};
 use super::resize::{self, Rows};
 use super::safe::{SafeError, SafeFile, Stored};
 use super::save::{CHUNK, transpose};
+use crate::device::{Buffer, Device};
 use crate::model::arch::Arch;
+use crate::model::arch::ArchError;
 use crate::model::params::{Param, ParamTable};
+use crate::model::transformer::Model;
 
 /// Why a directory cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +134,19 @@ impl ModelDir {
         let ids = read_ids(&config);
         let (dir, stored, tokens) = (dir.to_path_buf(), arch.clone(), None);
         Ok(ModelDir { arch, ids, config, stored, tokens, dir, files, places })
+    }
+
+    /// The model on a device, with this folder's weights.
+    pub fn model<D: Device, E: From<LoadError> + From<ArchError>>(
+        &self,
+        dev: &D,
+    ) -> Result<(Model<D>, LoadReport), E> {
+        let mut model = Model::new(dev, &self.arch)?;
+        let params = &mut model.params;
+        let report = self.load(&model.layout.table, |param, start, values| {
+            params.write(param.span.start + start, values);
+        })?;
+        Ok((model, report))
     }
 
     /// Streams every parameter of `table` (that of [`ModelDir::arch`]) into

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::super::card::settings;
 use super::super::export::{put_model, write_model};
 use super::super::say;
 use super::FinetuneArgs;
@@ -133,6 +132,22 @@ impl Job {
         })?;
         Ok(say(format_args!("wrote {}", out.display()))?)
     }
+}
+
+/// What a finetuning was told, for its results and so for its card.
+fn settings(args: &FinetuneArgs) -> Value {
+    json!({
+        "epochs": args.epochs,
+        "batch": args.batch,
+        "longest": args.longest,
+        "optimizer": format!("{:?}", args.optimizer).to_lowercase(),
+        "learning_rate": args.lr,
+        "weight_decay": args.weight_decay,
+        "frozen_layers": args.freeze,
+        "layer_decay": args.layer_decay,
+        "class_weights": args.class_weights,
+        "patience": args.patience,
+    })
 }
 
 /// The bottom line, for people.
