@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use warpwright::device::Buffer;
 use warpwright::device::cpu::Cpu;
-use warpwright::eval::explain::{Explained, Subject, explain, logits, probabilities};
+use warpwright::eval::explain::{
+    Explained, Subject, Target, explain, logits, probabilities, span_probability,
+};
 use warpwright::eval::likelihood::{Asked, likelihoods};
 use warpwright::hf::ModelDir;
 use warpwright::model::transformer::Model;
@@ -76,10 +78,15 @@ fn saliency_and_attention_are_torch_s() {
         let row: Option<usize> = get(&case["row"]);
         let types = vec![0; ids.len()];
         let subject = Subject { ids, types, row: row.unwrap_or(0) };
-        let target: usize = get(&case["target"]);
         let found = logits(&dev, &model, &subject);
         let kind = model.arch.task.as_ref().map(|task| task.kind);
-        let p = probabilities(kind, &found)[target];
+        let (target, p) = match serde_json::from_value(case["target"].clone()) {
+            Ok(ends) => (Target::Span(ends), span_probability(&found, ends)),
+            Err(_) => {
+                let output: usize = get(&case["target"]);
+                (Target::Output(output), probabilities(kind, &found)[output])
+            }
+        };
         assert!((p.ln() - get::<f64>(&case["log_p"])).abs() < 1e-9, "{name}");
         let Explained { saliency, attention } = explain(&dev, &model, &subject, &found, target);
         all_close(&saliency, &get::<Vec<f64>>(&case["saliency"]), &name);
@@ -101,7 +108,8 @@ fn saliency_of_labels_and_numbers_is_the_slope() {
         let kind = model.arch.task.as_ref().map(|task| task.kind);
         let subject = Subject { ids: vec![2, 17, 5, 30, 17, 3], types: vec![0; 6], row: 0 };
         let found = logits(&dev, &model, &subject);
-        let Explained { saliency, .. } = explain(&dev, &model, &subject, &found, target);
+        let Explained { saliency, .. } =
+            explain(&dev, &model, &subject, &found, Target::Output(target));
         let norm = model.layout.embed_norm.as_ref().expect("BERT norms its embeddings");
         let spans = [norm.weight, norm.bias.expect("with a bias")];
         let mut told = |scale: f64| {

@@ -5,6 +5,7 @@
 mod runs;
 mod support;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -72,7 +73,10 @@ fn train_on<D: Device>(
         Trainer::new(&dev, &data.arch, capacity, config.passes(), None, config.train.decay)
             .unwrap();
     let dtype = config.dtype().of_sums();
-    let run = Run { config, folder: &folder, data: &data, dtype, stop };
+    // A counter that has run before, of 1 J a look, and began anew since.
+    let looks = Cell::new(if resume { 7.0 } else { 500.0 });
+    let energy = || Some(looks.replace(looks.get() + 1.0));
+    let run = Run { config, folder: &folder, data: &data, dtype, stop, energy: &energy };
     let mut session = match resume {
         true => Session::resume(&dev, &run, trainer).unwrap(),
         false => Session::start(&dev, &run, trainer).unwrap(),
@@ -123,6 +127,9 @@ fn from_every_checkpoint_and_in_every_precision_the_end_is_the_same() {
             assert_eq!(train(&config, &resumed, true, &go), End::Done);
             assert!(state(&resumed) == state(&whole), "{name} from step {step} ends elsewhere");
             assert_eq!(steps(&resumed), [1, 2, 3, 4, 5, 6], "{name} from {step}");
+            let energy = runs::records(&resumed, "energy");
+            let joules: Vec<f64> = energy.iter().map(|e| e["joules"].as_f64().unwrap()).collect();
+            assert_eq!(joules, [1.0, 2.0, 3.0], "{name} from {step}");
         }
     }
 }

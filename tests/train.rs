@@ -27,6 +27,15 @@ fn key(step: u64) -> StepKey {
     StepKey { seed: 9, step }
 }
 
+fn run<'a>(
+    config: &'a Config,
+    folder: &'a RunFolder,
+    data: &'a Prepared,
+    stop: &'a AtomicBool,
+) -> Run<'a> {
+    Run { config, folder, data, dtype: config.dtype().of_sums(), stop, energy: &|| None }
+}
+
 /// A trainer for batches like `largest`, with lively weights.
 fn trainer<D: Device>(dev: &D, arch: &Arch, largest: &Batch, decay: f64) -> Trainer<D> {
     let capacity = Capacity::of(largest, arch.pair);
@@ -220,8 +229,7 @@ fn a_run_of_bad_steps_is_reported_and_stops() {
     let trainer =
         Trainer::new(&dev, &data.arch, data.capacity(config.micro()), 1, None, 0.1).unwrap();
     let stop = AtomicBool::new(false);
-    let dtype = config.dtype().of_sums();
-    let run = Run { config: &config, folder: &folder, data: &data, dtype, stop: &stop };
+    let run = run(&config, &folder, &data, &stop);
     let mut session = Session::start(&dev, &run, trainer).unwrap();
     session.trainer.model.params.write(0, &vec![f64::NAN; data.arch.vocab * data.arch.width]);
     let error = session.train().unwrap_err();
@@ -263,8 +271,8 @@ fn damage_that_is_found_late_stops_the_run() {
     let dev = Meter::new(Cpu::<f32>::new());
     let trainer =
         Trainer::new(&dev, &data.arch, data.capacity(config.micro()), 1, None, 0.1).unwrap();
-    let (stop, dtype) = (AtomicBool::new(false), config.dtype().of_sums());
-    let run = Run { config: &config, folder: &folder, data: &data, dtype, stop: &stop };
+    let stop = AtomicBool::new(false);
+    let run = run(&config, &folder, &data, &stop);
     let error = Session::start(&dev, &run, trainer).unwrap().train().unwrap_err();
     assert!(matches!(error, RunError::Data(_)), "{error}");
     assert!(error.to_string().contains("beyond"), "{error}");

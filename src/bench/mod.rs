@@ -13,7 +13,6 @@ pub mod ceilings;
 pub mod compare;
 pub mod lengths;
 pub mod measure;
-pub mod nvml;
 pub mod page;
 pub mod peer;
 pub mod prepare;

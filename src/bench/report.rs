@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::ceilings::Ceilings;
-use super::nvml::Reading;
 use super::timing::Timing;
+use crate::device::gpu::cuda::nvml::Reading;
 use crate::plan;
 use crate::telemetry::format::{commas, count, scientific};
 

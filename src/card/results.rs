@@ -105,6 +105,22 @@ pub fn tables(all: &[Table]) -> String {
 
 /// What training took, as far as it was measured.
 pub fn energy(origin: &Origin, bench: Option<&Path>) -> Result<String, CardError> {
+    let counted = match origin {
+        Origin::Run(run) => run.last().and_then(|train| {
+            let joules = run.log.energy(train.step)?;
+            let each = figure(joules / train.tokens as f64);
+            let all = count(joules);
+            Some(format!("{all} J for its training and held-out losses, {each} J a trained token"))
+        }),
+        Origin::Finetuned(results) => results["joules"].as_f64().map(|joules| {
+            let seeds = results["seeds"].as_array().map_or(1, Vec::len);
+            format!("{} J for finetuning and measuring, seeds: {seeds}", count(joules))
+        }),
+        Origin::Unknown => None,
+    };
+    if let Some(counted) = counted {
+        return Ok(format!("{counted} (the GPU alone, by NVML)."));
+    }
     let Some(path) = bench else { return Ok("Not measured.".into()) };
     let command = "bench step --json";
     let report = json(path, command)?;

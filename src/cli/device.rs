@@ -8,6 +8,7 @@ use half::bf16;
 use crate::checkpoint::model_folder;
 use crate::config::{Dtype, Where, settle};
 use crate::device::cpu::Cpu;
+use crate::device::gpu::cuda::nvml::Nvml;
 use crate::device::gpu::{self, Kernels};
 use crate::device::{Device, Memory};
 use crate::hf::ModelDir;
@@ -30,6 +31,12 @@ pub trait OnDevice {
 }
 
 impl DeviceArgs {
+    /// What the GPU, if that is the device, can be asked.
+    pub fn nvml(self) -> Result<Option<Nvml>> {
+        let (device, _) = settle(self.device, self.dtype, gpu::available)?;
+        Ok((device == Where::Cuda).then(Nvml::of_first).flatten())
+    }
+
     /// Runs `command`, which works with the model in `folder`, on the device that was asked for.
     pub fn run<C: OnDevice>(self, folder: &Path, command: C) -> Result<C::Done> {
         self.run_with(|| Ok(ModelDir::open(&model_folder(folder))?.arch), command)

@@ -15,6 +15,7 @@ use half::bf16;
 use super::{say, tuned};
 use crate::config::{Config, Dtype, Overrides, Where};
 use crate::device::cpu::Cpu;
+use crate::device::gpu::cuda::nvml::Nvml;
 use crate::device::gpu::tuned::Tuned;
 use crate::device::gpu::{self, Gemm, Gpu, Kernels};
 use crate::device::meter::Meter;
@@ -249,7 +250,9 @@ impl Job<'_> {
         let trainer = Trainer::new(&dev, &data.arch, capacity, passes, masker, decay)?;
         let parameters = trainer.model.layout.table.count() as u64;
         let dtype = config.dtype().of_sums();
-        let run = Run { config, folder: self.folder, data, dtype, stop: &STOP };
+        let nvml = (config.device == Where::Cuda).then(Nvml::of_first).flatten();
+        let energy = || nvml.as_ref()?.energy();
+        let run = Run { config, folder: self.folder, data, dtype, stop: &STOP, energy: &energy };
         let mut session = if self.args.resume {
             Session::resume(&dev, &run, trainer)?
         } else {

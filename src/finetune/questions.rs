@@ -210,7 +210,9 @@ pub fn example(
         sequence.targets = match &place {
             None => vec![0, 0],
             Some(None) => vec![IGNORE, IGNORE],
-            Some(Some(place)) => ends(&sequence, place).map_or(vec![0, 0], |ends| ends.to_vec()),
+            Some(Some(place)) => {
+                ends(&sequence, place).unwrap_or([0, 0]).map(|end| end as i32).to_vec()
+            }
         };
         sequences.push(sequence);
     }
@@ -228,12 +230,12 @@ pub fn windows(tokens: usize, room: usize, stride: usize) -> Vec<Range<usize>> {
 }
 
 /// The first and the last token of `place`, if all of it is in the sequence.
-fn ends(sequence: &Sequence, place: &Range<usize>) -> Option<[i32; 2]> {
+pub fn ends(sequence: &Sequence, place: &Range<usize>) -> Option<[usize; 2]> {
     let spans = || sequence.spans.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?)));
     // The last token that begins no later, the first that ends no earlier.
     let (first, _) = spans().take_while(|(_, span)| span.start <= place.start).last()?;
     let (last, _) = spans().find(|(_, span)| span.end >= place.end)?;
-    (first <= last).then_some([first as i32, last as i32])
+    (first <= last).then_some([first, last])
 }
 
 /// How answers are found among tokens.

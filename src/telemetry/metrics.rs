@@ -27,6 +27,7 @@ pub enum Record {
     Train(TrainRecord),
     Eval(EvalRecord),
     Ops(OpsRecord),
+    Energy(EnergyRecord),
     Note(NoteRecord),
     Samples(SamplesRecord),
 }
@@ -114,6 +115,14 @@ pub struct OpTime {
     pub bytes: u64,
 }
 
+/// What the GPU took for all steps so far, held-out losses and checkpoints included; written after
+/// a checkpoint, where it tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnergyRecord {
+    pub step: u64,
+    pub joules: f64,
+}
+
 /// An event in words: resumed, interrupted, a step skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NoteRecord {
@@ -161,6 +170,7 @@ impl Record {
             Self::Train(TrainRecord { step, .. })
             | Self::Eval(EvalRecord { step, .. })
             | Self::Ops(OpsRecord { step, .. })
+            | Self::Energy(EnergyRecord { step, .. })
             | Self::Note(NoteRecord { step, .. })
             | Self::Samples(SamplesRecord { step, .. }) => Some(*step),
         }
@@ -186,6 +196,14 @@ impl Log {
     pub fn last_eval(&self) -> Option<&EvalRecord> {
         self.records.iter().rev().find_map(|record| match record {
             Record::Eval(eval) => Some(eval),
+            _ => None,
+        })
+    }
+
+    /// What all steps to this one have taken [J].
+    pub fn energy(&self, step: u64) -> Option<f64> {
+        self.records.iter().rev().find_map(|record| match record {
+            Record::Energy(energy) if energy.step == step => Some(energy.joules),
             _ => None,
         })
     }

@@ -99,7 +99,7 @@ impl Telemetry {
                 self.progress.eval(eval);
             }
             Record::Note(note) => self.progress.say(&format!("step {}: {}", note.step, note.text)),
-            Record::Run(_) | Record::Ops(_) | Record::Samples(_) => {}
+            Record::Run(_) | Record::Ops(_) | Record::Energy(_) | Record::Samples(_) => {}
         }
         Ok(())
     }

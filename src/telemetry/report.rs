@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::format::{commas, count, date, duration, figure};
 use super::metrics::{self, BLANK, Record, Sample};
-use super::metrics::{EvalRecord, NoteRecord, OpTime, OpsRecord, RunRecord, SamplesRecord};
+use super::metrics::{
+    EnergyRecord, EvalRecord, NoteRecord, OpTime, OpsRecord, RunRecord, SamplesRecord,
+};
 use super::metrics::{Guess, TrainRecord};
 use super::svg::{Axis, Chart, Mark, Point, Series, escape, smooth};
 use super::{Error, Result};
@@ -67,6 +69,7 @@ struct Run<'a> {
     steps: Vec<&'a TrainRecord>,
     evals: Vec<&'a EvalRecord>,
     ops: Option<&'a OpsRecord>,
+    energy: Option<&'a EnergyRecord>,
     notes: Vec<&'a NoteRecord>,
     samples: Option<&'a SamplesRecord>,
 }
@@ -80,6 +83,7 @@ impl<'a> Run<'a> {
                 Record::Train(r) => run.steps.push(r),
                 Record::Eval(r) => run.evals.push(r),
                 Record::Ops(r) => run.ops = Some(r),
+                Record::Energy(r) => run.energy = Some(r),
                 Record::Note(r) => run.notes.push(r),
                 Record::Samples(r) => run.samples = Some(r),
             }
@@ -161,6 +165,9 @@ fn tiles(run: &Run) -> String {
         n => format!("{} steps skipped", commas(n)),
     };
     tile("Training time", duration(last.map_or(0.0, |r| r.seconds)), skipped);
+    if let Some(EnergyRecord { step, joules }) = run.energy {
+        tile("Energy", format!("{} J", count(*joules)), format!("to step {}", commas(*step)));
+    }
     out + "</section>\n"
 }
 

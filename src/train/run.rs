@@ -15,7 +15,9 @@ use crate::device::meter::Meter;
 use crate::device::{Device, Memory};
 use crate::hf::{FloatType, LoadError, LoadReport};
 use crate::ops::optimizer::Update;
-use crate::telemetry::metrics::{EvalRecord, NoteRecord, OpTime, OpsRecord, TrainRecord};
+use crate::telemetry::metrics::{
+    EnergyRecord, EvalRecord, NoteRecord, OpTime, OpsRecord, TrainRecord,
+};
 use crate::telemetry::{self, Record, Telemetry};
 
 /// Steps of batches made ahead of the step that runs.
@@ -30,6 +32,8 @@ pub struct Run<'a> {
     pub dtype: FloatType,
     /// Raised by Ctrl-C.
     pub stop: &'a AtomicBool,
+    /// What the device has taken since some moment [J]; None: not told.
+    pub energy: &'a dyn Fn() -> Option<f64>,
 }
 
 /// How a run ended.
@@ -78,6 +82,8 @@ pub struct Session<'a, D: Device> {
     pub launched: Option<Instant>,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
+    /// What the device had taken [J] where this run had taken nothing yet.
+    energy_before: Option<f64>,
     /// The step of the newest samples in the log.
     pub sampled: Option<u64>,
 }
@@ -128,7 +134,9 @@ impl<'a, D: Device> Session<'a, D> {
         checkpoint::settle(&checkpoints, &progress, config.train.keep)?;
         let steps = config.train.steps;
         let (telemetry, log) = Telemetry::resume(&run.folder.path, steps, progress.step)?;
+        let taken = log.energy(progress.step);
         let mut session = Session::of(dev, run, trainer, progress, telemetry);
+        session.energy_before = session.energy_before.zip(taken).map(|(now, taken)| now - taken);
         session.sampled = log.records.iter().rev().find_map(|record| match record {
             Record::Samples(samples) => Some(samples.step),
             _ => None,
@@ -159,6 +167,7 @@ impl<'a, D: Device> Session<'a, D> {
             since: Instant::now(),
             launched: None,
             saved,
+            energy_before: (run.energy)(),
             sampled: None,
         }
     }
@@ -347,6 +356,10 @@ impl<'a, D: Device> Session<'a, D> {
         let keep = self.run.config.train.keep;
         checkpoint::save(&self.run.folder.checkpoints(), &self.trainer, &contents, keep)?;
         self.saved = Some(self.progress.step);
+        if let Some((now, before)) = (self.run.energy)().zip(self.energy_before) {
+            let record = EnergyRecord { step: self.progress.step, joules: now - before };
+            self.telemetry.record(&Record::Energy(record))?;
+        }
         self.since = Instant::now();
         Ok(())
     }

@@ -73,6 +73,22 @@ fn a_run_s_card_tells_what_the_run_wrote_down() {
         text.contains("J a trained token on H200") && text.contains("so about 5.12 J"),
         "{text}"
     );
+    // What was counted in the run itself is truer.
+    let copy = lab.path("copy");
+    assert!(
+        Command::new("cp")
+            .arg("-r")
+            .args([run.as_ref(), copy.as_os_str()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let log = copy.join("metrics.jsonl");
+    let counted = format!("{{\"kind\":\"energy\",\"step\":{step},\"joules\":64.0}}\n");
+    fs::write(&log, fs::read_to_string(&log).unwrap() + &counted).unwrap();
+    succeeds(&mut lab.program(&["export", "copy", "--to", "counted", "--bench", "bench.json"]));
+    let said = "64 J for its training and held-out losses, 0.025 J a trained token";
+    assert!(card(&lab, "counted").contains(said), "{}", card(&lab, "counted"));
     let value = lines.iter().filter(|line| line.trim() == "name: \"accuracy, total\"").count();
     assert!(value == 1 && text.contains("| accuracy, total | "), "{text}");
 }

@@ -34,6 +34,45 @@ fn a_page_tells_outputs_tokens_and_maps() {
 }
 
 #[test]
+fn the_label_of_a_word_and_an_answer_have_a_page_too() {
+    let lab = Lab::new();
+    let masked = masked();
+    let finetune = |task: &str, row: &str| {
+        lab.write("rows.jsonl", format!("{row}\n").repeat(20));
+        let finetune = ["finetune", "--task", task, "--train", "rows.jsonl", "--epochs", "1"];
+        succeeds(lab.program(&finetune).args(["--model", &masked, "--out", task]));
+    };
+    finetune("tokens", r#"{"tokens": ["fine", "whale"], "labels": ["O", "B-FISH"]}"#);
+    let (said, html) = page(&lab, &["--model", "tokens", "a whale, a sea", "--word", "sea"]);
+    assert!(said.starts_with("Label of \"sea\": \""), "{said}");
+    assert!(html.contains("B-FISH") && html.contains("gradient × input of log p of "));
+    let words = ["explain", "--model", "tokens", "a whale, a sea"];
+    let named = "one of these with --word: a whale , a sea";
+    refuses(&mut lab.program(&words), &["labels words", named]);
+    refuses(lab.program(&words).args(["--word", "ship"]), &[named]);
+    refuses(lab.program(&words).args(["--word", "sea", "--of", "ship"]), &["--of", "B-FISH"]);
+
+    finetune("answer", r#"{"question": "who?", "context": "the whale is", "answer": "whale"}"#);
+    let asked = ["--model", "answer", "who?", "--pair", "a whale at sea"];
+    let (said, html) = page(&lab, &asked);
+    assert!(said.starts_with("Answer: \"") && html.contains("<li class='right'>"), "{said}");
+    for (of, answer) in [("at sea", "at sea"), ("", "(no answer)")] {
+        let (said, html) = page(&lab, &[&asked[..], &["--of", of]].concat());
+        assert!(said.starts_with(&format!("Answer: {answer:?} (0.")), "{said}");
+        assert_eq!(html.matches("<li class='right'>").count(), 1);
+        assert!(html.contains(&format!("log p of {answer}")));
+    }
+    let explain = |more: &[&str]| {
+        let mut explain = lab.program(&["explain", "--model", "answer", "who?"]);
+        explain.args(more);
+        explain
+    };
+    refuses(&mut explain(&[]), &["answers questions", "--pair"]);
+    refuses(&mut explain(&["--pair", "a sea", "--of", "ship"]), &["\"ship\"", "the context"]);
+    refuses(&mut explain(&["--pair", &"sea ".repeat(99)]), &["longer than 96 tokens"]);
+}
+
+#[test]
 fn what_explain_refuses() {
     let lab = Lab::new();
     let (masked, causal) = (masked(), causal());
@@ -48,8 +87,7 @@ fn what_explain_refuses() {
     let long = "whale ".repeat(90);
     refused(&[&causal, &long, "--longest", "500"], &["or than the model takes"]);
     refused(&[&causal, ""], &["there is no text"]);
-    let tokens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert-tokens");
-    refused(&[tokens.to_str().unwrap(), "a"], &["labels tokens", "whole texts"]);
+    refused(&[&masked, "a[MASK]", "--word", "a"], &["--word", "label words"]);
     refused(&[&causal, "a", "--out", "no/where.html"], &["no/where.html", "cannot be written"]);
     refused(&["nowhere", "a"], &["does not exist"]);
     assert!(!lab.path("explain.html").exists());

@@ -214,20 +214,25 @@ def pseudo() -> dict:
 # ---- explained ----------------------------------------------------------------------------------
 
 EXPLAINED = [
-    # The case, the class, ids, the row of the logits (None: the sequence's), the target.
+    # The case, the class, ids, the row of the logits (None: the sequence's), the target (of an
+    # answer its first and last token).
     ("gpt2", "GPT2LMHeadModel", [7, 30, 4, 7, 55, 12], 5, 20),
     ("bert", "BertForMaskedLM", [2, 17, 4, 60, 33, 3], 2, 11),
     ("modernbert", "ModernBertForMaskedLM", [2, 17, 4, 60, 33, 17, 90, 3], 2, 11),
     ("albert-1", "AlbertForMaskedLM", [2, 17, 4, 60, 3], 2, 11),
     ("bert-classes", "BertForSequenceClassification", [2, 17, 5, 30, 3], None, 1),
+    ("bert-tokens", "BertForTokenClassification", [2, 17, 5, 30, 3], 2, 1),
+    ("gpt2-tokens", "GPT2ForTokenClassification", [7, 30, 4, 7], 3, 0),
+    ("bert-spans", "BertForQuestionAnswering", [2, 17, 3, 30, 9, 14, 3], None, [3, 5]),
+    ("modernbert-spans", "ModernBertForQuestionAnswering", [2, 17, 3, 30, 9, 14, 3], None, [4, 4]),
 ]
 
 
-def explained(case: str, model_class: str, ids: list, row, target: int) -> dict:
+def explained(case: str, model_class: str, ids: list, row, target) -> dict:
     """Gradient x input: of log p(target), by what the first block, or projection, reads."""
     model = load(getattr(transformers, model_class), HERE / case)
     base = model.base_model
-    last = base.drop if case == "gpt2" else base.embeddings
+    last = base.drop if case.startswith("gpt2") else base.embeddings
     seen = {}
 
     def keep(module, inputs, output):
@@ -237,8 +242,12 @@ def explained(case: str, model_class: str, ids: list, row, target: int) -> dict:
     hook = last.register_forward_hook(keep)
     out = model(torch.tensor([ids]), output_attentions=True)
     hook.remove()
-    logits = out.logits[0] if row is None else out.logits[0, row]
-    log_p = logits.log_softmax(-1)[target]
+    if isinstance(target, list):
+        ends = out.start_logits[0], out.end_logits[0]
+        log_p = sum(logits.log_softmax(-1)[at] for logits, at in zip(ends, target))
+    else:
+        logits = out.logits[0] if row is None else out.logits[0, row]
+        log_p = logits.log_softmax(-1)[target]
     log_p.backward()
     each = (seen["output"].grad * seen["output"]).sum(-1)[0]
     attentions = [layer[0].reshape(-1).tolist() for layer in out.attentions]  # [H, T, T]

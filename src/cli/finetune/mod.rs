@@ -210,13 +210,17 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| "runs/finetune".into());
     ensure!(!out.exists(), "{} exists: name another folder with --out", out.display());
     let job = Job::read(&args)?;
+    let nvml = args.on.nvml()?;
+    let energy = || nvml.as_ref()?.energy();
+    let before = energy();
     let mut trained = Vec::new();
     for &seed in &args.seeds {
         let training = Training { job: &job, args: &args, seed };
         let model = args.on.run_with(|| Ok(job.arch.clone()), training)?;
         trained.push(Trained { seed, model });
     }
-    job.conclude(&args, &trained, &out)
+    let joules = energy().zip(before).map(|(after, before)| after - before);
+    job.conclude(&args, &trained, joules, &out)
 }
 
 /// One seed's.

@@ -71,12 +71,21 @@ struct Results<'a> {
     null: Option<Null>,
     worst: Vec<Mistake<'a>>,
     samples_a_second: f64,
+    /// What the GPU took for all seeds, where it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joules: Option<f64>,
     settings: Value,
 }
 
 impl Job {
     /// Writes the best seed's model and results, and tells them.
-    pub fn conclude(&self, args: &FinetuneArgs, trained: &[Trained], out: &Path) -> Result<()> {
+    pub fn conclude(
+        &self,
+        args: &FinetuneArgs,
+        trained: &[Trained],
+        joules: Option<f64>,
+        out: &Path,
+    ) -> Result<()> {
         let value = |t: &Trained| t.model.epochs[t.model.best].metric;
         let worth = |t: &&Trained| self.metric.worth(value(t));
         let best = trained.iter().max_by(|a, b| worth(a).total_cmp(&worth(b)));
@@ -119,6 +128,7 @@ impl Job {
             null: self.decoding.threshold.zip(model.predictions.best_threshold()).map(null),
             worst: worst.iter().map(mistake).collect(),
             samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
+            joules,
             settings: settings(args),
         };
         tell(&results)?;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! x_i is token i's embedding as the blocks read it, after its norm (before one, scaling it would
-//! change nothing); p the probability of what is explained (of a task that tells numbers, the
-//! number itself). Saliency is how much log p would change, to first order, were x_i scaled;
+//! change nothing); p the probability of what is explained (of an answer the product of its ends';
+//! of a task that tells numbers, the number itself). Saliency is how much log p would change, to first order, were x_i scaled;
 //! attention is where values were taken from. Neither is a reason: both only say what to look at.
 
 pub mod page;
@@ -27,8 +27,17 @@ pub struct Subject {
     pub ids: Vec<u32>,
     /// Token types.
     pub types: Vec<i32>,
-    /// Of a language model: the row whose prediction it is about. A task has its own.
+    /// Of a language model, or of a task about tokens: the row whose prediction it is about.
     pub row: usize,
+}
+
+/// What is explained.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Target {
+    /// One of the outputs.
+    Output(usize),
+    /// The answer that begins and ends with these tokens.
+    Span([usize; 2]),
 }
 
 /// What a prediction rests on.
@@ -59,7 +68,7 @@ impl Subject {
     }
 }
 
-/// The model's logits for a subject: [V] of a language model, [K] of a task about whole sequences.
+/// The model's logits for a subject: [V] of a language model, [K] of a task, [T, 2] of answers.
 pub fn logits<D: Device>(dev: &D, model: &Model<D>, subject: &Subject) -> Vec<f64> {
     let mut batch = subject.batch(model);
     batch.targets = vec![IGNORE; batch.rows.as_ref().map_or(batch.ids.len(), Vec::len)];
@@ -67,18 +76,18 @@ pub fn logits<D: Device>(dev: &D, model: &Model<D>, subject: &Subject) -> Vec<f6
     let mut loaded = DeviceBatch::new(dev, capacity, false);
     loaded.load(&batch, false);
     let mut acts = Activations::new(dev, &model.arch, capacity, false);
-    model.forward(dev, &mut acts, &loaded, None);
     let outputs = model.arch.outputs();
-    let mut logits = vec![0.0; outputs];
-    if model.arch.task.is_some() {
-        model.task_logits(dev, &mut acts, &loaded, None);
-        acts.head.task.as_ref().expect("activations of a task").logits.read(0, &mut logits);
-    } else {
-        let mut on_device = dev.x(Class::Scratch, outputs);
-        model.logits(dev, &mut on_device, &mut acts, &loaded);
-        on_device.read(0, &mut logits);
+    let Some(task) = &model.arch.task else {
+        model.forward(dev, &mut acts, &loaded, None);
+        let mut logits = dev.x(Class::Scratch, outputs);
+        model.logits(dev, &mut logits, &mut acts, &loaded);
+        return logits.to_vec();
+    };
+    let logits = model.read_task_logits(dev, &mut acts, &loaded);
+    match task.kind {
+        TaskKind::Tokens => logits[subject.row * outputs..][..outputs].to_vec(),
+        _ => logits,
     }
-    logits
 }
 
 /// The probabilities that such logits stand for; of values, the values.
@@ -95,22 +104,36 @@ pub fn probabilities(kind: Option<TaskKind>, logits: &[f64]) -> Vec<f64> {
     }
 }
 
-/// What output `target` of [`logits`] rests on.
+/// The probability of the answer with these ends, by logits [T, 2]: of both together.
+pub fn span_probability(logits: &[f64], ends: [usize; 2]) -> f64 {
+    let of = |which: usize| {
+        let each: Vec<f64> = logits.iter().skip(which).step_by(2).copied().collect();
+        probabilities(None, &each)[ends[which]]
+    };
+    of(0) * of(1)
+}
+
+/// What `target`, by its [`logits`], rests on.
 pub fn explain<D: Device>(
     dev: &D,
     model: &Model<D>,
     subject: &Subject,
     logits: &[f64],
-    target: usize,
+    target: Target,
 ) -> Explained {
     let mut batch = subject.batch(model);
     let pair = model.arch.pair;
     batch.pairs = vec![IGNORE; usize::from(pair)];
     // What a loss's gradient is multiplied by to be that of −log p, or of minus the value.
     let mut scale = 1.0;
-    match model.arch.task.as_ref().map(|task| task.kind) {
+    match (model.arch.task.as_ref().map(|task| task.kind), target) {
+        // The loss is the mean of both ends'.
+        (_, Target::Span(ends)) => {
+            batch.targets = ends.map(|end| end as i32).to_vec();
+            scale = 2.0;
+        }
         // Targets of the other outputs are such that their gradients vanish.
-        Some(kind @ (TaskKind::Flags | TaskKind::Values)) => {
+        (Some(kind @ (TaskKind::Flags | TaskKind::Values)), Target::Output(target)) => {
             batch.reals = probabilities(Some(kind), logits);
             scale = logits.len() as f64;
             match kind {
@@ -118,7 +141,11 @@ pub fn explain<D: Device>(
                 _ => batch.reals[target] += 0.5,
             }
         }
-        _ => batch.targets = vec![target as i32],
+        (Some(TaskKind::Tokens), Target::Output(target)) => {
+            batch.targets = vec![IGNORE; batch.ids.len()];
+            batch.targets[subject.row] = target as i32;
+        }
+        (_, Target::Output(target)) => batch.targets = vec![target as i32],
     }
     let capacity = Capacity::of(&batch, pair);
     let mut loaded = DeviceBatch::new(dev, capacity, false);

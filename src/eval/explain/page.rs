@@ -15,8 +15,8 @@ pub struct Told<'a> {
     pub tokens: &'a [String],
     /// The likeliest outputs, best first, and their probabilities (or values).
     pub outputs: &'a [(String, f64)],
-    /// Of them, what is explained.
-    pub explained: &'a str,
+    /// Of them, the one that is explained.
+    pub explained: usize,
     /// What the outputs are, in words.
     pub question: &'a str,
     pub is_value: bool,
@@ -72,12 +72,12 @@ fn header(told: &Told) -> String {
 fn outputs(told: &Told) -> String {
     let largest =
         told.outputs.iter().map(|(_, value)| value.abs()).fold(f64::MIN_POSITIVE, f64::max);
-    let item = |(name, value): &(String, f64)| {
+    let item = |(i, (name, value)): (usize, &(String, f64))| {
         let (wide, shown) = match told.is_value {
             true => (100.0 * value.abs() / largest, format!("{value:.3}")),
             false => (100.0 * value, format!("{:.1}%", 100.0 * value)),
         };
-        let class = if name == told.explained { " class='right'" } else { "" };
+        let class = if i == told.explained { " class='right'" } else { "" };
         format!(
             "<li{class}><span class='token'>{}</span><svg aria-hidden='true'><rect \
              width='{wide:.1}%' height='100%' rx='3'/></svg>\
@@ -89,7 +89,7 @@ fn outputs(told: &Told) -> String {
         "<section><h2>{} <small>bold: what is explained below</small></h2>\n<div class='card \
          sample'><ol class='outputs'>\n{}</ol></div></section>\n",
         escape(told.question),
-        told.outputs.iter().map(item).collect::<String>()
+        told.outputs.iter().enumerate().map(item).collect::<String>()
     )
 }
 
@@ -114,7 +114,7 @@ fn saliency(told: &Told) -> String {
          <div class='card'><div class='tokens'>\n{}</div>\n<ul class='legend'>\
          <li class='for'>speaks for it</li><li class='against'>speaks against it</li></ul>\
          </div></section>\n",
-        escape(&visible(told.explained)),
+        escape(&visible(&told.outputs[told.explained].0)),
         told.tokens.iter().zip(saliency).map(token).collect::<String>()
     )
 }

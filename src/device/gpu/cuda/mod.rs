@@ -10,6 +10,7 @@
 
 pub mod blas;
 mod graph;
+pub mod nvml;
 pub mod probe;
 mod staging;
 mod words;

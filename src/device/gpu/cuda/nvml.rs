@@ -7,6 +7,8 @@ use std::fmt;
 use libloading::Library;
 use serde::{Deserialize, Serialize};
 
+use super::probe;
+
 /// The state of a GPU at a moment; None: not told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
@@ -49,6 +51,11 @@ const REASONS: [(u64, &str); 8] = [
 ];
 
 impl Nvml {
+    /// Of the GPU that [`super::super::open`] takes.
+    pub fn of_first() -> Option<Nvml> {
+        Nvml::open(probe::devices().ok()?.first()?.pci.as_deref()?)
+    }
+
     /// The GPU at this place on the bus, e.g. `00000000:3B:00.0`; None where there is no NVML, or
     /// it does not know it.
     pub fn open(pci: &str) -> Option<Nvml> {
