@@ -39,8 +39,9 @@ fn the_label_of_a_word_and_an_answer_have_a_page_too() {
     let masked = masked();
     let finetune = |task: &str, row: &str| {
         lab.write("rows.jsonl", format!("{row}\n").repeat(20));
-        let finetune = ["finetune", "--task", task, "--train", "rows.jsonl", "--epochs", "1"];
-        succeeds(lab.program(&finetune).args(["--model", &masked, "--out", task]));
+        let finetune = ["finetune", "--task", task, "--train", "rows.jsonl", "--dev", "rows.jsonl"];
+        let more = ["--epochs", "1", "--model", &masked, "--out", task];
+        succeeds(lab.program(&finetune).args(more));
     };
     finetune("tokens", r#"{"tokens": ["fine", "whale"], "labels": ["O", "B-FISH"]}"#);
     let (said, html) = page(&lab, &["--model", "tokens", "a whale, a sea", "--word", "sea"]);
