@@ -166,7 +166,7 @@ fn write_files<D: Device>(
     };
     save_model(dir, &model.arch, &contents.ids, contents.dtype, table, source)?;
     if let Some(tokenizer) = contents.tokenizer {
-        tokenizer.export(dir, !model.arch.causal, model.arch.token_types)?;
+        tokenizer.export(dir, &model.arch)?;
     }
     let entries: Vec<Entry> = MOMENTS
         .iter()

@@ -7,7 +7,7 @@ use crate::data::tokenizer::TokenizerError;
 use crate::data::{Batch, Tokenizer};
 use crate::device::{Buffer, Class, Device};
 use crate::generate::sampling::{likeliest, softmax};
-use crate::hf::{LoadError, ModelDir};
+use crate::hf::{LoadError, LoadReport, ModelDir};
 use crate::model::activations::Activations;
 use crate::model::arch::ArchError;
 use crate::model::batch::{Capacity, DeviceBatch};
@@ -48,6 +48,8 @@ pub struct Predictor<D: Device> {
     pub(crate) dev: D,
     pub model: Model<D>,
     pub tokenizer: Tokenizer,
+    /// What loading it left over.
+    pub report: LoadReport,
     path: PathBuf,
 }
 
@@ -62,17 +64,17 @@ pub struct Guess {
 impl<D: Device> Predictor<D> {
     /// Opens a Hugging Face directory, or a run's best checkpoint.
     pub fn open(dev: D, path: &Path) -> Result<Self, PredictError> {
-        let (predictor, missing) = Self::open_body(dev, path)?;
-        let of_pairs = ["pooler", "seq_relationship", "sop_classifier"];
-        let needed = |name: &String| !of_pairs.iter().any(|part| name.contains(part));
-        match missing.into_iter().find(needed) {
-            Some(tensor) => Err(PredictError::NoHead { path: predictor.path, tensor }),
+        let predictor = Self::open_body(dev, path)?;
+        match predictor.report.without_pairs() {
+            Some(tensor) => {
+                Err(PredictError::NoHead { path: predictor.path, tensor: tensor.clone() })
+            }
             None => Ok(predictor),
         }
     }
 
-    /// The same where a head may be missing; and what is.
-    pub fn open_body(dev: D, path: &Path) -> Result<(Self, Vec<String>), PredictError> {
+    /// The same where a head may be missing.
+    pub fn open_body(dev: D, path: &Path) -> Result<Self, PredictError> {
         let folder = model_folder(path);
         let dir = ModelDir::open(&folder)?;
         if dir.arch.task.is_some() {
@@ -80,7 +82,7 @@ impl<D: Device> Predictor<D> {
         }
         let (model, report) = dir.model::<_, PredictError>(&dev)?;
         let tokenizer = Tokenizer::load(&folder)?;
-        Ok((Predictor { dev, model, tokenizer, path: folder }, report.missing))
+        Ok(Predictor { dev, model, tokenizer, path: folder, report })
     }
 
     /// The `k` likeliest tokens for each `[MASK]` of `text`, best first.

@@ -9,7 +9,8 @@ use crate::checkpoint::model_folder;
 use crate::data::{Batch, IGNORE};
 use crate::device::{Buffer, Class, Device};
 use crate::hf::{
-    Entry, FloatType, LoadError, ModelDir, Piece, SafeError, pieces, put_piece, write_safetensors,
+    Entry, FloatType, LoadError, LoadReport, ModelDir, Piece, SafeError, pieces, put_piece,
+    write_safetensors,
 };
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError, TaskKind};
@@ -82,7 +83,7 @@ pub fn trace<D: Device>(
     input: &Path,
     output: &Path,
     dtype: FloatType,
-) -> Result<(), TraceError> {
+) -> Result<LoadReport, TraceError> {
     let folder = model_folder(model);
     let dir = ModelDir::open(&folder)?;
     let io = |source| TraceError::Io { path: input.to_path_buf(), source };
@@ -93,14 +94,15 @@ pub fn trace<D: Device>(
 
     let (model, report) = dir.model::<_, TraceError>(dev)?;
     let labelled = parsed.labels.is_some() || parsed.pair_labels.is_some();
-    if let Some(name) = report.missing.into_iter().next().filter(|_| labelled) {
-        return Err(TraceError::NoHead(folder, name));
+    if let Some(name) = report.missing.first().filter(|_| labelled) {
+        return Err(TraceError::NoHead(folder, name.clone()));
     }
     let traced = run(dev, &model, &batch, labelled);
     if let Some(fault) = dev.fault() {
         return Err(TraceError::Device(fault));
     }
-    write(output, &model, &traced, dtype)
+    write(output, &model, &traced, dtype)?;
+    Ok(report)
 }
 
 /// What a trace finds.

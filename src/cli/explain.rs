@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
-use super::say;
+use super::{say, unused};
 use crate::checkpoint::model_folder;
 use crate::data::{Tokenizer, files};
 use crate::device::cpu::Cpu;
@@ -23,8 +23,9 @@ use crate::model::transformer::Model;
 ///
 /// Explains a masked model's guess for the first [MASK], a causal model's next token, or what a
 /// finetuned model tells of a text, of a word in it, or answers to a question: by gradient × input,
-/// which token speaks for it and which against, and by a map of each attention head. Neither is a reason, both say where to look. The
-/// page needs nothing else, no network and no script. Runs on the CPU.
+/// which token speaks for it and which against, and by a map of each attention head. Neither is a
+/// reason, both say where to look. The page needs nothing else, no network and no script. Runs on
+/// the CPU.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright explain --model runs/masked \"To be, or not to[MASK].\" --out page.html\n  \
@@ -246,14 +247,14 @@ fn question(kind: Option<TaskKind>, causal: bool) -> &'static str {
 fn open(dev: &Cpu<f32>, folder: &Path) -> Result<(Model<Cpu<f32>>, Tokenizer)> {
     let dir = ModelDir::open(folder)?;
     let (model, report) = dir.model::<_, anyhow::Error>(dev)?;
-    // A pair head explains nothing here.
-    let of_pairs = ["pooler", "seq_relationship", "sop_classifier"];
-    let needed = |name: &&String| {
-        dir.arch.task.is_some() || !of_pairs.iter().any(|part| name.contains(part))
+    let missing = match dir.arch.task {
+        Some(_) => report.missing.first(),
+        None => report.without_pairs(),
     };
-    if let Some(name) = report.missing.iter().find(needed) {
+    if let Some(name) = missing {
         bail!("{} lacks {name}: give a model with its head", folder.display());
     }
+    unused(&report);
     Ok((model, Tokenizer::load(folder)?))
 }
 

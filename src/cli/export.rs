@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::card::CardArgs;
@@ -25,7 +25,7 @@ use crate::model::transformer::initial;
 /// data, training and results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    warpwright export runs/20261101-120000 --to my-model\n  \
+    warpwright export runs/masked                      into runs/masked-hf\n  \
     warpwright export old-bert/ --to new-bert --dtype bf16\n  \
     warpwright export runs/masked --to my-model --license mit --evaluation eval.json\n\n\
     In Python: transformers.AutoModelForMaskedLM.from_pretrained('my-model')")]
@@ -33,9 +33,9 @@ pub struct ExportArgs {
     /// A run directory, or a model's folder
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// The folder to make
+    /// The folder to make [default: MODEL-hf, beside it]
     #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
+    pub to: Option<PathBuf>,
     /// What to write
     #[arg(long, value_enum, default_value = "hf")]
     pub format: Format,
@@ -70,6 +70,7 @@ pub fn run(args: ExportArgs) -> Result<()> {
         Stored::F32 => FloatType::F32,
         Stored::Bf16 => FloatType::Bf16,
     };
+    let to = to.unwrap_or_else(|| beside(&model, "-hf"));
     if to.exists() {
         bail!("{} exists: name a folder that does not", to.display());
     }
@@ -85,6 +86,12 @@ pub fn run(args: ExportArgs) -> Result<()> {
         arena[param.span.start + start..][..values.len()].copy_from_slice(values);
     })?;
 
+    ensure!(
+        !report.headless,
+        "{} is an encoder without a head, and an export would draw one at random: finetune it, or \
+         train it further with `warpwright pretrain --init`, and export that",
+        from.display()
+    );
     let (tokenizer, origin) = (tokenizer(&from)?, Origin::of(&model)?);
     write_model(&to, |folder| {
         put_model(folder, (&dir.arch, &dir.ids, dtype), &arena, tokenizer.as_ref())?;
@@ -107,7 +114,7 @@ pub fn run(args: ExportArgs) -> Result<()> {
 /// Makes a folder beside `to`, has `put` fill it, and renames it when it is whole.
 pub(super) fn write_model(to: &Path, put: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let io = || format!("{} cannot be written", to.display());
-    let partial = beside(to);
+    let partial = beside(to, ".partial");
     // What a killed process left.
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(io)?;
@@ -133,15 +140,15 @@ pub(super) fn put_model(
     };
     save_model(folder, arch, ids, dtype, &Layout::new(arch).table, source)?;
     if let Some(tokenizer) = tokenizer {
-        tokenizer.export(folder, !arch.causal, arch.token_types)?;
+        tokenizer.export(folder, arch)?;
     }
     Ok(())
 }
 
-/// The name under which a folder, or a file, is made.
-pub(super) fn beside(to: &Path) -> PathBuf {
-    let mut name = to.as_os_str().to_os_string();
-    name.push(".partial");
+/// A path with more at the end of its name.
+pub(super) fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.components().as_path().as_os_str().to_os_string();
+    name.push(more);
     name.into()
 }
 

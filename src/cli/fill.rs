@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use super::device::{DeviceArgs, OnDevice};
-use super::say;
+use super::{say, unused};
 use crate::device::Device;
 use crate::predict::{Guess, Predictor};
 
@@ -41,6 +41,7 @@ impl OnDevice for FillArgs {
 
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let predictor = Predictor::open(dev, &self.model)?;
+        unused(&predictor.report);
         for text in &self.text {
             print(text, &guesses(&predictor, text, self.top)?)?;
         }

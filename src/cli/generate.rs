@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::device::{DeviceArgs, OnDevice};
 use super::export::beside;
-use super::lines;
+use super::{lines, unused};
 use crate::device::Device;
 use crate::finetune::table::Table;
 use crate::generate::beams::Beams;
@@ -168,11 +168,12 @@ impl OnDevice for Job {
 
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let predictor = Predictor::open(dev, &self.model)?;
+        unused(&predictor.report);
         match &self.to {
             None => self.watch(&predictor),
             Some(None) => self.write(&predictor, &mut stdout()),
             Some(Some(path)) => {
-                let partial = beside(path);
+                let partial = beside(path, ".partial");
                 let io = || format!("{} cannot be written", path.display());
                 let mut file = BufWriter::new(File::create(&partial).with_context(io)?);
                 let written = self.write(&predictor, &mut file);

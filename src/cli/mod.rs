@@ -28,11 +28,19 @@ use anyhow::{Context, Result};
 
 use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
+use crate::hf::LoadReport;
 
 /// Prints a line. (`println!` panics where nobody reads on, as in `warpwright generate | head`;
 /// this is an error, which `main` takes for a success.)
 pub fn say(line: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
+}
+
+/// Lists, beside what is printed, the tensors of a model's files that are of no use to it.
+fn unused(report: &LoadReport) {
+    if !report.leftover.is_empty() {
+        eprintln!("in the model's files, of no use here: {}", report.leftover.join(", "));
+    }
 }
 
 /// Hands over texts, `at_a_time` of them: the lines of `input` (`-` is standard input), or else

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::device::{DeviceArgs, OnDevice};
 use super::finetune::AnswerArgs;
-use super::{lines, say};
+use super::{lines, say, unused};
 use crate::device::Device;
 use crate::finetune::examples::Columns;
 use crate::finetune::infer::{Ask, Labeller, Reading};
@@ -75,6 +75,7 @@ impl OnDevice for PredictArgs {
 
 fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
     let labeller = Labeller::open(dev, &args.model)?;
+    unused(&labeller.report);
     let kind = labeller.task.kind;
     let how = Reading {
         longest: args.longest,

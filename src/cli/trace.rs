@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::say;
+use super::{say, unused};
 use crate::config::{Dtype, Where, settle};
 use crate::device::cpu::Cpu;
 use crate::device::gpu::{self, Kernels};
@@ -49,15 +49,12 @@ pub fn run(args: TraceArgs) -> Result<()> {
     let TraceArgs { model, input, output, device, dtype } = &args;
     let (device, dtype) = settle(*device, *dtype, gpu::available)?;
     let stored = dtype.of_sums();
-    if let Some(place) = device.place() {
-        let dev = gpu::open(place, Kernels::Fast)?;
-        trace(&dev, model, input, output, stored)?;
-        return Ok(say(format_args!("wrote {}", output.display()))?);
-    }
-    match dtype {
-        Dtype::F64 => trace(&Cpu::<f64>::new(), model, input, output, stored)?,
-        Dtype::F32 => trace(&Cpu::<f32>::new(), model, input, output, stored)?,
-        Dtype::Bf16 => trace(&Cpu::<half::bf16>::new(), model, input, output, stored)?,
-    }
+    let report = match (device.place(), dtype) {
+        (Some(place), _) => trace(&gpu::open(place, Kernels::Fast)?, model, input, output, stored)?,
+        (None, Dtype::F64) => trace(&Cpu::<f64>::new(), model, input, output, stored)?,
+        (None, Dtype::F32) => trace(&Cpu::<f32>::new(), model, input, output, stored)?,
+        (None, Dtype::Bf16) => trace(&Cpu::<half::bf16>::new(), model, input, output, stored)?,
+    };
+    unused(&report);
     Ok(say(format_args!("wrote {}", output.display()))?)
 }

@@ -22,6 +22,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::processors::bert::BertProcessing;
+use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{
     AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer as Inner,
 };
@@ -29,6 +30,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::files;
 use super::words::{self, WordCache};
+use crate::model::arch::Arch;
 
 /// Specials of a trained tokenizer, in the order of their ids.
 const TRAINED_SPECIALS: [&str; 6] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"];
@@ -207,26 +209,26 @@ impl Tokenizer {
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into a model's folder, from which
     /// `AutoTokenizer` loads them. For a masked model they put `[CLS]` and `[SEP]` around a text,
-    /// unless the tokenizer came with a template of its own; and for one with several token types
-    /// they tell the first of two texts from the second.
-    pub fn export(
-        &self,
-        folder: &Path,
-        masked: bool,
-        token_types: usize,
-    ) -> Result<(), TokenizerError> {
+    /// and between two texts as many as the family does, unless the tokenizer came with a template
+    /// of its own; and for one with several token types they tell the first of two texts from the
+    /// second.
+    pub fn export(&self, folder: &Path, arch: &Arch) -> Result<(), TokenizerError> {
         let mut inner = self.inner.clone();
         let specials = self.specials();
         let bare =
             matches!(inner.get_post_processor(), None | Some(PostProcessorWrapper::ByteLevel(_)));
-        if let (true, true, Some(cls), Some(sep)) = (masked, bare, specials.cls, specials.sep) {
+        let template = bare && !arch.causal;
+        if let (true, Some(cls), Some(sep)) = (template, specials.cls, specials.sep) {
             let named = |id| (self.token(id).expect("a special token has a name"), id);
-            inner.with_post_processor(Some(BertProcessing::new(named(sep), named(cls))));
+            inner.with_post_processor(Some(match arch.separators() {
+                1 => PostProcessorWrapper::from(BertProcessing::new(named(sep), named(cls))),
+                _ => RobertaProcessing::new(named(sep), named(cls)).into(),
+            }));
         }
         let json = inner.to_string(true).expect("a tokenizer in memory serialises");
         let mut config = serde_json::json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_input_names": match token_types {
+            "model_input_names": match arch.token_types {
                 0 | 1 => vec!["input_ids", "attention_mask"],
                 _ => vec!["input_ids", "token_type_ids", "attention_mask"],
             },

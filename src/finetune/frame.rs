@@ -8,7 +8,7 @@
 use super::examples::{ExampleError, Sequence};
 use crate::data::Tokenizer;
 use crate::data::tokenizer::Piece;
-use crate::model::arch::{Arch, Family};
+use crate::model::arch::Arch;
 
 /// What frames the sequences of a model.
 pub struct Frame<'a> {
@@ -38,7 +38,7 @@ impl<'a> Frame<'a> {
         let missing = |name| ExampleError::Special(name, "an encoder's input");
         let cls = specials.cls.ok_or_else(|| missing("[CLS]"))?;
         let sep = specials.sep.ok_or_else(|| missing("[SEP]"))?;
-        let between = vec![sep; if arch.family == Family::Roberta { 2 } else { 1 }];
+        let between = vec![sep; arch.separators()];
         Ok(Frame { arch, tokenizer, longest, begin: vec![cls], between, end: vec![sep] })
     }
 

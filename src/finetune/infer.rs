@@ -14,7 +14,7 @@ use crate::checkpoint::model_folder;
 use crate::data::tokenizer::TokenizerError;
 use crate::data::{Batch, Tokenizer};
 use crate::device::Device;
-use crate::hf::{LoadError, ModelDir};
+use crate::hf::{LoadError, LoadReport, ModelDir};
 use crate::model::activations::Activations;
 use crate::model::arch::{ArchError, Task, TaskKind};
 use crate::model::batch::{Capacity, DeviceBatch};
@@ -61,6 +61,8 @@ pub struct Labeller<D: Device> {
     dev: D,
     model: Model<D>,
     pub task: Task,
+    /// What loading it left over.
+    pub report: LoadReport,
     tokenizer: Tokenizer,
 }
 
@@ -84,11 +86,11 @@ impl<D: Device> Labeller<D> {
         let dir = ModelDir::open(&folder)?;
         let task = dir.arch.task.clone().ok_or_else(|| InferError::NoTask(folder.clone()))?;
         let (model, report) = dir.model::<_, InferError>(&dev)?;
-        if let Some(tensor) = report.missing.into_iter().next() {
-            return Err(InferError::NoHead { path: folder, tensor });
+        if let Some(tensor) = report.missing.first() {
+            return Err(InferError::NoHead { path: folder, tensor: tensor.clone() });
         }
         let tokenizer = Tokenizer::load(&folder)?;
-        Ok(Labeller { dev, model, task, tokenizer })
+        Ok(Labeller { dev, model, task, tokenizer, report })
     }
 
     /// What the model says of each, and how many had to be cut.

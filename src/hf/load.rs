@@ -17,8 +17,7 @@ use super::resize::{self, Rows};
 use super::safe::{SafeError, SafeFile, Stored};
 use super::save::{CHUNK, transpose};
 use crate::device::{Buffer, Device};
-use crate::model::arch::Arch;
-use crate::model::arch::ArchError;
+use crate::model::arch::{Arch, ArchError, TaskKind};
 use crate::model::params::{Param, ParamTable};
 use crate::model::transformer::Model;
 
@@ -85,6 +84,16 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Tensors of the files that this model has no use for.
     pub leftover: Vec<String>,
+    /// Whether it has a head of which the files have nothing, as those of a bare encoder.
+    pub headless: bool,
+}
+
+impl LoadReport {
+    /// A tensor that is missing, but for those of a pair's head, which most have no use for.
+    pub fn without_pairs(&self) -> Option<&String> {
+        let of_pairs = ["pooler", "seq_relationship", "sop_classifier"];
+        self.missing.iter().find(|name| !of_pairs.iter().any(|part| name.contains(part)))
+    }
 }
 
 /// A Hugging Face directory, its `config.json` understood and its weights mapped.
@@ -195,6 +204,8 @@ impl ModelDir {
         let names = self.places.keys().filter(|n| !used.contains(*n) && !self.is_redundant(n));
         report.leftover = names.cloned().collect();
         report.leftover.sort();
+        let of_head = |(piece, _): &(Piece, Stored)| may_be_missing(&table.params[piece.param]);
+        report.headless = !report.missing.is_empty() && !found.iter().any(of_head);
         for (piece, stored) in found {
             let param = &table.params[piece.param];
             let mut finite = true;
@@ -282,8 +293,10 @@ fn weight_files(dir: &Path, arch: &Arch) -> Result<Vec<PathBuf>, LoadError> {
     }
     let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
     if pickles.iter().any(|name| dir.join(name).exists()) {
-        let class = match () {
-            _ if arch.task.is_some() => "AutoModel",
+        let class = match arch.task.as_ref().map(|task| task.kind) {
+            Some(TaskKind::Tokens) => "AutoModelForTokenClassification",
+            Some(TaskKind::Spans) => "AutoModelForQuestionAnswering",
+            Some(_) => "AutoModelForSequenceClassification",
             _ if arch.causal => "AutoModelForCausalLM",
             _ if arch.pair => "AutoModelForPreTraining",
             _ => "AutoModelForMaskedLM",

@@ -5,14 +5,17 @@
 //! exactly; a reader decodes from the mapped file into the caller's buffer, a writer encodes what
 //! it is given at once, so neither holds a tensor whole.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 /// How a tensor's values are stored.
@@ -77,6 +80,9 @@ pub enum SafeError {
     #[error("{} is not a safetensors file, or is damaged ({source}): copy or download it again",
         path.display())]
     Header { path: PathBuf, source: SafeTensorError },
+    #[error("{}: tensor {name} {why}: the file is damaged, copy or download it again",
+        path.display())]
+    Lie { path: PathBuf, name: String, why: &'static str },
     #[error(
         "{}: tensor {name} is stored as {dtype:?}: convert the model to F64, F32, F16 or BF16",
         path.display()
@@ -133,15 +139,20 @@ impl SafeFile {
         // SAFETY: the map is only read. The file must not be cut while it is mapped: checkpoints
         // are written beside and renamed, never in place, so an open file keeps its contents.
         let map = unsafe { Mmap::map(&file) }.map_err(open)?;
+        let lie = |(name, why)| SafeError::Lie { path: path.to_path_buf(), name, why };
         let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|source| {
             let path = path.to_path_buf();
             match source {
                 SafeTensorError::HeaderTooSmall
                 | SafeTensorError::InvalidHeaderLength
                 | SafeTensorError::MetadataIncompleteBuffer => SafeError::Length { path },
-                source => SafeError::Header { path, source },
+                SafeTensorError::InvalidOffset(name) => {
+                    lie((name, "does not begin where the one before it ends"))
+                }
+                source => found_lie(&map).map_or(SafeError::Header { path, source }, lie),
             }
         })?;
+        found_lie(&map).map(lie).map_or(Ok(()), Err)?;
         Ok(SafeFile { path: path.to_path_buf(), map, data: 8 + header_len, header })
     }
 
@@ -170,6 +181,53 @@ impl SafeFile {
         let bytes = &self.map[self.data + start..self.data + end];
         Ok(Some(Stored { dtype, shape: &info.shape, bytes }))
     }
+}
+
+/// A header's entries in the order that they stand; a name may stand twice.
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+        deserializer.deserialize_map(Entries(Vec::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Entries, A::Error> {
+        while let Some(entry) = map.next_entry()? {
+            self.0.push(entry);
+        }
+        Ok(self)
+    }
+}
+
+/// The first tensor about which a header, if it can be read at all, says what cannot be.
+fn found_lie(file: &[u8]) -> Option<(String, &'static str)> {
+    let len = u64::from_le_bytes(file.get(..8)?.try_into().ok()?);
+    let header = file.get(8..)?.get(..usize::try_from(len).ok()?)?;
+    let Entries(entries) = serde_json::from_slice(header).ok()?;
+    let mut names = HashSet::new();
+    entries.into_iter().filter(|(name, _)| name != "__metadata__").find_map(|(name, info)| {
+        let why = match serde_json::from_value::<TensorInfo>(info) {
+            _ if !names.insert(name.clone()) => "stands twice in the header",
+            Err(_) => "has no type, shape and place that can be read",
+            Ok(TensorInfo { dtype, shape, data_offsets: (start, end) }) => {
+                let times = |product: usize, n: &usize| product.checked_mul(*n);
+                let bits = shape.iter().try_fold(dtype.bitsize(), times);
+                if bits.is_some_and(|bits| Some(bits / 8) == end.checked_sub(start)) {
+                    return None;
+                }
+                "has a place of another length than its type and shape take"
+            }
+        };
+        Some((name, why))
+    })
 }
 
 impl Stored<'_> {

@@ -249,6 +249,11 @@ impl Task {
 }
 
 impl Arch {
+    /// Separators between two texts.
+    pub fn separators(&self) -> usize {
+        if self.family == Family::Roberta { 2 } else { 1 }
+    }
+
     /// D
     pub fn head_dim(&self) -> usize {
         self.width / self.heads

@@ -100,7 +100,7 @@ impl<'a, D: Device> Session<'a, D> {
             run.data.init.as_ref().map(|dir| trainer.take_weights(dev, dir)).transpose()?;
         let telemetry = Telemetry::start(&run.folder.path, run.config.train.steps)?;
         let mut session = Session::of(dev, run, trainer, Progress::default(), telemetry);
-        if let Some(LoadReport { missing, leftover }) = report {
+        if let Some(LoadReport { missing, leftover, .. }) = report {
             for (what, names) in [("drawn at random", missing), ("left out", leftover)] {
                 if !names.is_empty() {
                     session.note(format!("of the model, {what}: {}", names.join(", ")))?;

@@ -16,6 +16,7 @@ use warpwright::data::shard::{Shard, ShardError, ShardWriter};
 use warpwright::data::sources::{self, Input, Rules, Separator, SourceError};
 use warpwright::data::tokenizer::{MIN_VOCABULARY, Specials, Tokenizer, TokenizerError};
 use warpwright::data::{Batch, IGNORE, Masking, Objective, Pair, Unit, formats, shipped};
+use warpwright::model::families;
 use warpwright::rng::Philox;
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -128,12 +128,19 @@ fn wrong_ones_are_refused() {
 fn an_export_frames_what_a_masked_model_reads() {
     let folder = folder();
     let tokenizer = trained();
-    for (masked, framed) in [(true, vec![2, 0, 3]), (false, vec![0])] {
-        tokenizer.export(folder.path(), masked, 1 + usize::from(masked)).unwrap();
+    for (preset, framed, between) in [
+        ("bert-tiny", vec![2, 0, 3], vec![3]),
+        ("roberta-base", vec![2, 0, 3], vec![3, 3]),
+        ("gpt2-tiny", vec![0], vec![]),
+    ] {
+        tokenizer.export(folder.path(), &families::preset(preset).unwrap()).unwrap();
         let path = folder.path().join("tokenizer.json");
         let theirs = ::tokenizers::Tokenizer::from_file(path).unwrap();
         let ids = theirs.encode("[PAD]", true).unwrap();
         assert_eq!(ids.get_ids(), framed);
+        let pair = theirs.encode(("[PAD]", "[PAD]"), true).unwrap();
+        let ends = [&framed[..framed.len() / 2 + 1], &between, &framed[framed.len() / 2..]];
+        assert_eq!(pair.get_ids(), ends.concat(), "{preset}");
         assert_eq!(Tokenizer::load(folder.path()).unwrap().fingerprint(), tokenizer.fingerprint());
         let config = fs::read_to_string(folder.path().join("tokenizer_config.json")).unwrap();
         let config: serde_json::Value = serde_json::from_str(&config).unwrap();
@@ -143,6 +150,6 @@ fn an_export_frames_what_a_masked_model_reads() {
         );
         // transformers gives token types to no model that is not said to take them.
         let inputs = config["model_input_names"].as_array().unwrap();
-        assert_eq!(inputs.contains(&"token_type_ids".into()), masked);
+        assert_eq!(inputs.contains(&"token_type_ids".into()), preset == "bert-tiny");
     }
 }

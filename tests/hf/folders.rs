@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 use warpwright::hf::{
-    Entry, FloatType, LoadError, ModelDir, SafeError, SaveError, SpecialIds, TensorWriter,
-    save_model, write_safetensors,
+    Entry, FloatType, LoadError, ModelDir, SafeError, SafeFile, SaveError, SpecialIds,
+    TensorWriter, save_model, write_safetensors,
 };
 use warpwright::model::arch::Arch;
 use warpwright::model::families::preset;
@@ -36,6 +36,16 @@ fn folders_without_a_model_say_what_is_absent() {
     let error = open(dir.path());
     assert!(matches!(error, LoadError::Pickle { class: "AutoModelForCausalLM", .. }));
     assert!(error.to_string().contains("python -c"), "{error}");
+    for (class, auto) in [
+        ("GPT2ForTokenClassification", "AutoModelForTokenClassification"),
+        ("GPT2ForQuestionAnswering", "AutoModelForQuestionAnswering"),
+        ("GPT2ForSequenceClassification", "AutoModelForSequenceClassification"),
+    ] {
+        let told = json!({ "model_type": "gpt2", "architectures": [class] });
+        fs::write(&config, told.to_string()).unwrap();
+        let error = open(dir.path()).to_string();
+        assert!(error.contains(&format!("import {auto} as M")), "{error}");
+    }
 }
 
 #[test]
@@ -64,6 +74,34 @@ fn damaged_weights_are_refused() {
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert!(matches!(open(), SafeError::Open { .. }));
+}
+
+#[test]
+fn each_lie_of_a_header_names_its_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let info = |shape: &str, from: u64, to: u64| {
+        format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+    };
+    let good = info("[2]", 0, 8);
+    for (b, part) in [
+        (info("[3]", 8, 16), "another length"),
+        (info("[2]", 16, 8), "does not begin where"),
+        (info("[4294967296,4294967296,4294967296]", 8, 16), "another length"),
+        (info("[1]", 8, 16), "another length"),
+        (info("[-2]", 8, 16), "no type, shape and place"),
+        (r#"{"dtype":"F99","shape":[2],"data_offsets":[8,16]}"#.into(), "no type, shape"),
+        ("7".into(), "no type, shape"),
+        (info("[2]", 4, 12), "does not begin where"),
+        (info("[1]", 12, 16), "does not begin where"),
+        (format!("{},\"b\":{}", info("[2]", 8, 16), info("[2]", 8, 16)), "twice"),
+    ] {
+        let header = format!(r#"{{"a":{good},"b":{b}}}"#);
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 16]].concat();
+        fs::write(&path, bytes).unwrap();
+        let error = SafeFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("tensor b ") && error.contains(part), "{b}: {error}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::device::{DeviceArgs, OnDevice};
-use super::say;
+use super::{say, unused};
 use crate::data::files;
 use crate::device::Device;
 use crate::eval::likelihood::{Asked, Likelihood, likelihoods};
@@ -82,7 +82,9 @@ impl<J: Job> OnDevice for Evaluation<'_, J> {
     type Done = Results;
 
     fn run_on<D: Device>(self, dev: D) -> Result<Results> {
-        self.job.run(&Predictor::open(dev, self.model)?)
+        let predictor = Predictor::open(dev, self.model)?;
+        unused(&predictor.report);
+        self.job.run(&predictor)
     }
 }
 

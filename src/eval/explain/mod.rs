@@ -7,8 +7,9 @@
 //!
 //! x_i is token i's embedding as the blocks read it, after its norm (before one, scaling it would
 //! change nothing); p the probability of what is explained (of an answer the product of its ends';
-//! of a task that tells numbers, the number itself). Saliency is how much log p would change, to first order, were x_i scaled;
-//! attention is where values were taken from. Neither is a reason: both only say what to look at.
+//! of a task that tells numbers, the number itself). Saliency is how much log p would change, to
+//! first order, were x_i scaled; attention is where values were taken from. Neither is a reason:
+//! both only say what to look at.
 
 pub mod page;
 
