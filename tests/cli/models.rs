@@ -275,11 +275,22 @@ fn what_is_exported_is_the_model() {
         let (dtype, data) = (Dtype::F32, vec![0; 4]);
         tensors.push(("extra".into(), dtype, vec![1], data));
     });
-    let shown = stdout(&lab, &["export", "bare", "--to", "again", "--dtype", "bf16"]);
+    let shown = stdout(&lab, &["export", "bare/", "--dtype", "bf16"]);
     for part in ["no tokenizer", "drawn at random: head.dense.weight", "no use to it: extra"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert!(!lab.path("again.partial").exists());
+    assert!(shown.contains("wrote bare-hf\n") && lab.path("bare-hf/README.md").exists());
+    assert!(!lab.path("bare-hf.partial").exists());
+    // Tensors of no use are listed wherever a model is opened.
+    fs::write(lab.path("batch.json"), r#"{"input_ids": [[7, 8, 9]]}"#).unwrap();
+    let trace = ["trace", "--model", "bare", "--input", "batch.json", "--output", "traced"];
+    let (_, beside) = succeeds(&mut lab.program(&trace));
+    assert!(beside.contains("of no use here: extra"), "{beside}");
+    rewrite(&bare.join("model.safetensors"), |tensors| {
+        tensors.retain(|(name, ..)| !name.starts_with("head.") && !name.starts_with("decoder."));
+    });
+    let headless = ["export", "bare", "--to", "x"];
+    refuses(&mut lab.program(&headless), &["bare is an encoder without a head", "finetune it"]);
     refuses(&mut lab.program(&["export", "nowhere", "--to", "x"]), &["does not exist"]);
     assert!(!lab.path("x").exists() && !lab.path("x.partial").exists());
 }
