@@ -35,6 +35,11 @@ const CASES: [&str; 25] = [
     "modernbert-mean",
     "modernbert-tokens",
     "modernbert-spans",
+    "albert-tokens",
+    "roberta-flags",
+    "albert-values",
+    "gpt2-values",
+    "modernbert-flags",
 ];
 
 fn case(name: &str) -> PathBuf {

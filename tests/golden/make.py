@@ -282,6 +282,36 @@ CASES = {
         labels=[[0, 0], [3, 9], [2, 2], [0, 6]],
         config=TINY["modernbert"],
     ),
+    "albert-tokens": dict(
+        model="AlbertForTokenClassification",
+        lengths=[6, 11, 1, 3],
+        config=TINY["albert"] | dict(num_labels=4, classifier_dropout_prob=0.0),
+    ),
+    "roberta-flags": dict(
+        model="RobertaForSequenceClassification",
+        lengths=[2, 11, 1, 7],
+        labels=[[1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1]],
+        config=TINY["roberta"] | dict(num_labels=3, problem_type="multi_label_classification"),
+    ),
+    "albert-values": dict(
+        model="AlbertForSequenceClassification",
+        lengths=[1, 8, 11, 4],
+        labels=[-0.5, 1.25, 0.0, 3.0],
+        config=TINY["albert"] | dict(num_labels=1, problem_type="regression"),
+    ),
+    "gpt2-values": dict(
+        model="GPT2ForSequenceClassification",
+        lengths=[11, 1, 5, 2],
+        labels=[1.5, -0.75, 0.25, -2.0],
+        config=TINY["gpt2"] | dict(num_labels=1, problem_type="regression"),
+    ),
+    "modernbert-flags": dict(
+        model="ModernBertForSequenceClassification",
+        lengths=[4, 11, 1, 9],
+        labels=[[0, 1], [1, 1], [0, 0], [1, 0]],
+        config=TINY["modernbert"]
+        | dict(num_labels=2, problem_type="multi_label_classification", classifier_pooling="cls"),
+    ),
 }
 
 
