@@ -9,7 +9,7 @@ use warpwright::device::cpu::Cpu;
 use warpwright::hf::{FloatType, SafeFile};
 use warpwright::trace::trace;
 
-const CASES: [&str; 25] = [
+const CASES: [&str; 30] = [
     "gpt2",
     "bert",
     "roberta",
