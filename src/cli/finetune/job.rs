@@ -1,14 +1,19 @@
 //! What a finetuning run reads, before a device is asked for, and its training.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::embed::Pooled;
 use super::super::say;
 use super::tell::shown;
 use super::{FinetuneArgs, OptimizerArg, TaskArg};
+use crate::card::file_name;
 use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
 use crate::data::order::Permutation;
@@ -28,12 +33,35 @@ use crate::train::step::Layered;
 
 /// Who holds out rows of `--train`: the same whatever trains on the others.
 const SPLIT_SEED: u64 = 1;
+/// Share of the steps in which the learning rate rises.
+pub const WARMUP: f64 = 0.06;
+/// Largest norm of a gradient.
+pub const CLIP: f64 = 1.0;
+
+/// A file of labelled data.
+#[derive(Serialize)]
+pub struct Source {
+    /// Without its folder.
+    pub file: String,
+    pub rows: usize,
+    /// XXH3 of the file, hexadecimal.
+    pub xxh3: String,
+}
+
+impl Source {
+    fn of(path: &Path, rows: usize) -> Result<Source> {
+        let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+        Ok(Source { file: file_name(path), rows, xxh3: format!("{:016x}", xxh3_64(&bytes)) })
+    }
+}
 
 /// Everything read.
 pub struct Job {
     pub dir: ModelDir,
     pub tokenizer: Tokenizer,
     pub arch: Arch,
+    /// `--train`, and `--dev` where it was given.
+    pub sources: Vec<Source>,
     pub train: Vec<Example>,
     pub held: Vec<Example>,
     pub metric: Metric,
@@ -75,8 +103,13 @@ impl Job {
             Ok(examples)
         };
         let train = examples(&args.train, data)?;
+        let mut sources = vec![Source::of(&args.train, train.len())?];
         let (train, held) = match &args.dev {
-            Some(path) => (train, examples(path, Data::read(path, kind, &columns)?)?),
+            Some(path) => {
+                let held = examples(path, Data::read(path, kind, &columns)?)?;
+                sources.push(Source::of(path, held.len())?);
+                (train, held)
+            }
             None => split(train, args.split)?,
         };
         let metric = metric(args, &arch)?;
@@ -84,7 +117,7 @@ impl Job {
         if some_unanswerable(&train) || some_unanswerable(&held) {
             decoding.threshold.get_or_insert(0.0);
         }
-        Ok(Job { dir, tokenizer, arch, train, held, metric, decoding })
+        Ok(Job { dir, tokenizer, arch, sources, train, held, metric, decoding })
     }
 
     pub fn train<D: Device>(&self, dev: &D, args: &FinetuneArgs, seed: u64) -> Result<Finetuned> {
@@ -103,12 +136,12 @@ impl Job {
             schedule: Schedule {
                 shape: Shape::Linear,
                 peak: args.lr,
-                warmup: (0.06 * steps as f64).ceil() as u64,
+                warmup: (WARMUP * steps as f64).ceil() as u64,
                 floor: 0.0,
                 decay: 0.0,
             },
             decay: args.weight_decay,
-            clip: 1.0,
+            clip: CLIP,
             layered: Layered { frozen: args.freeze, decay: args.layer_decay },
             weights: if args.class_weights { balanced(&self.train, outputs) } else { vec![] },
             patience: args.patience,
