@@ -1,5 +1,6 @@
 //! What the data are, and what they hold much and little of.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use regex::Regex;
@@ -81,7 +82,7 @@ fn listed(manifest: &Manifest) -> String {
         splits.push(row([name, &commas(*documents), &commas(*tokens), &commas(*bytes)]));
     }
     let mut sources: Vec<_> = manifest.sources.iter().collect();
-    sources.sort_by_key(|source| std::cmp::Reverse(source.bytes));
+    sources.sort_by_key(|source| Reverse(source.bytes));
     let mut files = vec![["source", "bytes as stored", "documents"].map(String::from).to_vec()];
     files.extend(sources.iter().take(LISTED).map(|source| {
         let name = file_name(Path::new(&source.path));
@@ -188,29 +189,47 @@ fn unseen(dataset: &Dataset) -> Option<String> {
 
 /// The rows of a finetuning.
 fn of_rows(results: &Value) -> (String, String) {
-    let rows = |key: &str| results[key].as_u64().map_or("unknown".into(), commas);
-    let text = format!(
-        "{} labelled rows to learn from, {} held out; their source is unknown here.\n\n",
-        rows("train"),
-        rows("held_out")
-    );
-    let labels: Vec<&str> = results["labels"]
-        .as_array()
-        .map_or(vec![], |all| all.iter().filter_map(Value::as_str).collect());
-    let of_class = |row: &Value| -> Option<u64> { row.as_array()?.iter().map(Value::as_u64).sum() };
-    let counts: Option<Vec<u64>> =
-        results["confusion"].as_array().and_then(|rows| rows.iter().map(of_class).collect());
-    let Some(counts) = counts.filter(|counts| counts.len() == labels.len()) else {
+    let rows = |value: &Value| value.as_u64().map_or("unknown".into(), commas);
+    let list = |key: &str| results[key].as_array().map_or(&[][..], Vec::as_slice);
+    let name = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
+    let mut files = vec![["file", "rows", "XXH3"].map(String::from).to_vec()];
+    files.extend(list("data").iter().map(|file| {
+        let (name, print) = (name(&file["file"]), name(&file["xxh3"]));
+        vec![format!("`{name}`"), rows(&file["rows"]), format!("`{print}`")]
+    }));
+    let files = match files.len() {
+        1 => "The files are unknown here.\n\n".into(),
+        _ => table(&files),
+    };
+    let (train, held) = (rows(&results["train"]), rows(&results["held_out"]));
+    let text = format!("{files}{train} rows to learn from, {held} held out.\n\n");
+    let mut counts: Vec<(u64, u64, String)> = list("counts")
+        .iter()
+        .filter_map(|count| {
+            Some((count["train"].as_u64()?, count["held_out"].as_u64()?, name(&count["label"])))
+        })
+        .collect();
+    counts.sort_by_key(|count| Reverse(count.0));
+    let (Some(most), Some(least)) = (counts.first(), counts.last()) else {
         return (text, String::new());
     };
-    let total = counts.iter().sum();
-    let mut classes: Vec<(u64, &str)> = counts.into_iter().zip(labels).collect();
-    classes.sort_by(|a, b| b.cmp(a));
-    let shown =
-        classes.iter().take(LISTED).map(|(n, label)| format!("{label} {}", percent(*n, total)));
-    let line = format!(
-        "Classes among the held-out rows: {}. It was least tested on the last.",
-        shown.collect::<Vec<_>>().join(", ")
+    let mut cells = vec![["", "to learn from", "held out"].map(String::from).to_vec()];
+    cells.extend(
+        counts
+            .iter()
+            .take(LISTED)
+            .map(|(train, held, label)| vec![label.clone(), commas(*train), commas(*held)]),
     );
-    (text, bullets(&[line]))
+    let others = counts.len().saturating_sub(LISTED);
+    let more = if others > 0 { format!("and {others} rarer ones.\n\n") } else { String::new() };
+    let line = format!(
+        "What it learnt from has most of \"{}\" ({}) and least of \"{}\" ({}, and {} to be tested \
+         on): there it knows least, and least is known of it.",
+        most.2,
+        commas(most.0),
+        least.2,
+        commas(least.0),
+        commas(least.1)
+    );
+    (format!("{text}{}{more}", table(&cells)), bullets(&[line]))
 }

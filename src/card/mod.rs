@@ -146,12 +146,13 @@ pub fn render(arch: &Arch, origin: &Origin, known: &Known) -> Result<String, Car
         None => "License: unknown; whoever publishes this model must state one.\n\n".into(),
     };
     let (counts, represented) = data::of(origin);
+    let seeds = results::seeds(origin);
     Ok([
         front::matter(arch, known, &measured),
         format!("# {}\n\n{}\n\n{license}", known.name, summary(arch, origin, known)),
         format!("## Data\n\n{counts}{}", data::licenses(known)),
         format!("## Training\n\n{}", training::of(arch, origin)),
-        format!("## Results\n\n{}", results::tables(&measured)),
+        format!("## Results\n\n{}{seeds}", results::tables(&measured)),
         format!("## Energy\n\n{energy}\n\n"),
         format!("## Limits and risks\n\n{}{represented}", limits(arch, origin)),
     ]
@@ -176,9 +177,10 @@ fn summary(arch: &Arch, origin: &Origin, known: &Known) -> String {
             }
         },
         (Origin::Finetuned(_), Some(base)) => format!("finetuned from {base} with warpwright"),
-        (Origin::Finetuned(_), None) => {
-            "finetuned with warpwright from a model unknown here".into()
-        }
+        (Origin::Finetuned(results), None) => match results["model"].as_str() {
+            Some(model) => format!("finetuned from `{model}` with warpwright"),
+            None => "finetuned with warpwright from a model unknown here".into(),
+        },
         (Origin::Unknown, _) => "written by warpwright; how it was trained is unknown here".into(),
     };
     let Arch { layers, width, heads, context, vocab, .. } = arch;
@@ -201,7 +203,7 @@ fn limits(arch: &Arch, origin: &Origin) -> String {
         ),
         Some(task) => lines.push(match task.kind {
             TaskKind::Values => "It gives a number, whatever it is asked.".into(),
-            TaskKind::Spans => "It finds its answers in the text, even where none is.".into(),
+            TaskKind::Spans => answers(origin).into(),
             _ => format!(
                 "It knows no answer beyond {}: whatever it is asked, it gives of these.",
                 named(&task.labels)
@@ -220,6 +222,17 @@ fn limits(arch: &Arch, origin: &Origin) -> String {
     bullets(&lines)
 }
 
+/// What to expect of a model that answers questions.
+fn answers(origin: &Origin) -> &'static str {
+    match origin {
+        Origin::Finetuned(results) if results["null"].is_object() => {
+            "It finds its answers in the text; that there is none it says where it is let \
+             (`predict --null-threshold`), and is wrong about that too."
+        }
+        _ => "It finds its answers in the text, even where none is.",
+    }
+}
+
 /// The first few of some labels.
 fn named(labels: &[String]) -> String {
     const NAMED: usize = 12;
@@ -234,13 +247,17 @@ fn bullets(lines: &[String]) -> String {
 
 /// A table's rows, the first its head.
 fn table(rows: &[Vec<String>]) -> String {
-    let line = |cells: &Vec<String>| format!("| {} |\n", cells.join(" | "));
+    // What would end a cell: names may hold anything.
+    let cell = |text: &String| text.replace('|', "\\|").replace(['\n', '\r'], " ");
+    let line = |cells: &Vec<String>| {
+        format!("| {} |\n", cells.iter().map(cell).collect::<Vec<_>>().join(" | "))
+    };
     let Some((head, rest)) = rows.split_first() else { return String::new() };
     let rule = format!("|{}\n", "---|".repeat(head.len()));
     line(head) + &rule + &rest.iter().map(line).collect::<String>() + "\n"
 }
 
 /// What is left of a path where it leaves this machine.
-fn file_name(path: &Path) -> String {
+pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

@@ -103,6 +103,23 @@ pub fn tables(all: &[Table]) -> String {
     all.iter().map(one).collect()
 }
 
+/// What each seed of a finetuning came to, in Markdown; nothing of a single one.
+pub fn seeds(origin: &Origin) -> String {
+    let Origin::Finetuned(results) = origin else { return String::new() };
+    let over = &results["over_seeds"];
+    let (Some(mean), Some(deviation)) = (over["mean"].as_f64(), over["deviation"].as_f64()) else {
+        return String::new();
+    };
+    let metric = results["chosen_by"].as_str().unwrap_or("metric");
+    let mut cells = vec![vec!["seed".into(), metric.into()]];
+    for pair in results["seeds"].as_array().into_iter().flatten() {
+        let value = pair[1].as_f64().map_or("undefined".into(), |value| format!("{value:.4}"));
+        cells.push(vec![pair[0].to_string(), value]);
+    }
+    cells.push(vec!["mean ± deviation".into(), format!("{mean:.4} ± {deviation:.4}")]);
+    format!("Every seed, on the same rows; this model is the best of them:\n\n{}", table(&cells))
+}
+
 /// What training took, as far as it was measured.
 pub fn energy(origin: &Origin, bench: Option<&Path>) -> Result<String, CardError> {
     let counted = match origin {

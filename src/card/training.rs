@@ -86,8 +86,9 @@ fn of_finetuning(arch: &Arch, results: &Value) -> String {
         value => value.to_string(),
     };
     let mut cells = vec![vec![String::new(), String::new()]];
-    let task = arch.task.as_ref().map_or("unknown".into(), |task| {
-        format!("{:?} ({})", task.kind, super::named(&task.labels)).to_lowercase()
+    let task = arch.task.as_ref().map_or("completions of prompts".into(), |task| {
+        let kind = format!("{:?}", task.kind).to_lowercase();
+        format!("{kind} ({})", super::named(&task.labels))
     });
     cells.push(vec!["task".into(), task]);
     for (name, key) in [

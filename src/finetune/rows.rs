@@ -13,13 +13,13 @@ const BETWEEN: char = '|';
 /// The labels of rows, each once: numbers in their order, then names in theirs.
 ///
 /// # Errors
-/// A row without the column; fewer than two classes.
+/// A row without the column, or with nothing in it; fewer than two classes.
 pub fn labels(table: &Table, column: &str, kind: TaskKind) -> Result<Vec<String>, ExampleError> {
     let mut found: Vec<String> = Vec::new();
     for record in &table.records {
         match kind {
             TaskKind::Flags => found.extend(several(table, record, column)?),
-            _ => found.push(table.text(record, column)?),
+            _ => found.push(class(table, record, column)?),
         }
     }
     match &in_order(found)[..] {
@@ -50,10 +50,21 @@ pub fn place(
     })
 }
 
-/// Labels in a list, or in one text.
+/// The name of a row's class.
+fn class(table: &Table, record: &Record, column: &str) -> Result<String, TableError> {
+    let name = table.text(record, column)?;
+    match name.trim().is_empty() {
+        true => {
+            Err(table.wrong(record, format!("{column} is empty: name a class, or drop the row")))
+        }
+        false => Ok(name),
+    }
+}
+
+/// Labels in a list, or in one text; there may be none.
 fn several(table: &Table, record: &Record, column: &str) -> Result<Vec<String>, TableError> {
     match table.value(record, column)? {
-        Value::Array(_) => table.names(record, column),
+        Value::Array(_) => table.labels(record, column),
         _ => {
             let text = table.text(record, column)?;
             let names = text.split(BETWEEN).map(str::trim).filter(|name| !name.is_empty());
@@ -111,7 +122,7 @@ impl Rows<'_> {
                 let value = text.trim().parse().ok().filter(|v: &f64| v.is_finite());
                 Gold::Value(value.ok_or_else(|| wrong(format!("{column} {text:?} is no number")))?)
             }
-            _ => Gold::Class(place(self.labels, &table.text(record, column)?, wrong)?),
+            _ => Gold::Class(place(self.labels, &class(table, record, column)?, wrong)?),
         })
     }
 }

@@ -88,7 +88,7 @@ fn lists(path: &Path, columns: &Columns) -> Result<Vec<Sentence>, TableError> {
     let table = Table::read(path)?;
     let sentence = |record| {
         let words = table.names(record, &columns.text)?;
-        let labels = table.names(record, &columns.label)?;
+        let labels = table.labels(record, &columns.label)?;
         if words.len() != labels.len() {
             let (words, labels) = (words.len(), labels.len());
             return Err(table.wrong(record, format!("{words} words, but {labels} labels")));
@@ -121,9 +121,12 @@ fn lines(path: &Path) -> Result<Vec<Sentence>, TableError> {
             true => text.split('\t').map(str::trim).collect(),
             false => text.split_whitespace().collect(),
         };
-        let [word, .., label] = fields[..] else {
-            let why = "a word and no label: write them with a tab or a space between".into();
-            return Err(TableError::Row { path: path.into(), line, why });
+        let (word, label) = match fields[..] {
+            [word, .., label] if !label.is_empty() => (word, label),
+            _ => {
+                let why = "a word and no label: write them with a tab or a space between".into();
+                return Err(TableError::Row { path: path.into(), line, why });
+            }
         };
         // CoNLL-2003 has such lines between documents.
         if word != "-DOCSTART-" {

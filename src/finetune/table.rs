@@ -91,15 +91,34 @@ impl Table {
         names.ok_or_else(|| self.wrong(record, format!("{column} is not a list of names")))
     }
 
+    /// The same of labels.
+    ///
+    /// # Errors
+    /// A label that is empty, too.
+    pub fn labels(&self, record: &Record, column: &str) -> Result<Vec<String>, TableError> {
+        let labels = self.names(record, column)?;
+        match labels.iter().any(|label| label.trim().is_empty()) {
+            true => Err(self.wrong(record, format!("{column} has an empty one: name it"))),
+            false => Ok(labels),
+        }
+    }
+
     /// A row's field as it is.
     ///
     /// # Errors
-    /// A row without it.
+    /// A row without it; it is named where others have it.
     pub fn value<'a>(&self, record: &'a Record, column: &str) -> Result<&'a Value, TableError> {
-        record.get(column).ok_or_else(|| TableError::Column {
-            path: self.path.clone(),
-            column: column.into(),
-            there: record.fields.keys().cloned().collect(),
+        record.get(column).ok_or_else(|| {
+            let there: Vec<String> = record.fields.keys().cloned().collect();
+            match self.records.iter().any(|other| other.get(column).is_some()) {
+                true => {
+                    let there = there.join(", ");
+                    self.wrong(record, format!("no {column:?} as in other rows; it has {there}"))
+                }
+                false => {
+                    TableError::Column { path: self.path.clone(), column: column.into(), there }
+                }
+            }
         })
     }
 
@@ -188,6 +207,10 @@ mod tests {
         assert_eq!((text(&json, 0, "label"), text(&json, 1, "label")), ("2".into(), "true".into()));
         let missing = csv.text(&csv.records[0], "labels").unwrap_err().to_string();
         assert!(missing.contains("no column \"labels\"; it has text, label"), "{missing}");
+        let uneven = table("a.jsonl", "{\"text\": \"x\"}\n\n{\"test\": \"y\"}\n").unwrap();
+        let missing = uneven.text(&uneven.records[1], "text").unwrap_err().to_string();
+        let said = "a.jsonl, line 3: no \"text\" as in other rows; it has test";
+        assert!(missing.ends_with(said), "{missing}");
     }
 
     #[test]

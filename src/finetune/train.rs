@@ -230,8 +230,21 @@ fn of(batch: &Batch) -> Capacity {
 /// Weights that make up for how often classes occur: N / (K n_k), as scikit-learn's "balanced",
 /// over sequences or words; 1 of a class that does not.
 pub fn balanced(examples: &[Example], outputs: usize) -> Vec<f64> {
-    let mut counts = vec![0usize; outputs];
-    let mut all = 0;
+    let of = |example: &Example| match &example.gold {
+        Gold::Words(_, classes) => classes.len(),
+        _ => 1,
+    };
+    let all: usize = examples.iter().map(of).sum();
+    let share = |count: usize| match count {
+        0 => 1.0,
+        _ => all as f64 / (outputs * count) as f64,
+    };
+    counts(examples, outputs).into_iter().map(share).collect()
+}
+
+/// By output, the sequences or words that have it.
+pub fn counts(examples: &[Example], outputs: usize) -> Vec<usize> {
+    let mut counts = vec![0; outputs];
     for example in examples {
         match &example.gold {
             Gold::Class(class) => counts[*class] += 1,
@@ -242,14 +255,6 @@ pub fn balanced(examples: &[Example], outputs: usize) -> Vec<f64> {
             Gold::Words(_, classes) => classes.iter().for_each(|&class| counts[class] += 1),
             Gold::Value(_) | Gold::Answers(_) | Gold::Completion => {}
         }
-        all += match &example.gold {
-            Gold::Words(_, classes) => classes.len(),
-            _ => 1,
-        };
     }
-    let share = |&count: &usize| match count {
-        0 => 1.0,
-        _ => all as f64 / (outputs * count) as f64,
-    };
-    counts.iter().map(share).collect()
+    counts
 }

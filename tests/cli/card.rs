@@ -115,9 +115,68 @@ fn a_finetuned_model_s_card_has_its_results() {
         assert!(lines.contains(&value.as_str()), "{value}: {text}");
         let [low, high] = ["low", "high"].map(|end| results["metrics"][0][end].as_f64().unwrap());
         assert!(text.contains(&format!("{low:.4} to {high:.4} |")), "{text}");
-        assert!(text.contains("Classes among the held-out rows: "), "{text}");
-        assert!(text.contains("| learning rate | 0.00003 |"), "{text}");
-        assert_eq!(text.contains("finetuned from user/whale"), folder == "tuned");
+        for part in [
+            "| `rows.csv` | 40 | `",
+            "36 rows to learn from, 4 held out",
+            "What it learnt from has most of ",
+            "| learning rate | 0.00003 |",
+            "| warmup share | 0.06 |",
+            "| hidden dropout | 0.0 |",
+            "| pooling | first |",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("stride") && !text.contains("over seeds"), "{text}");
+        for count in results["counts"].as_array().unwrap() {
+            let [label, train, held] = ["label", "train", "held_out"].map(|key| &count[key]);
+            let row = format!("| {} | {train} | {held} |", label.as_str().unwrap());
+            assert!(text.contains(&row), "{row}: {text}");
+        }
+        let base = if folder == "tuned" { "user/whale" } else { "`masked`" };
+        assert!(text.contains(&format!("finetuned from {base} with")), "{text}");
+    }
+    let of = |key: &str| -> Option<u64> {
+        results["counts"].as_array().unwrap().iter().map(|count| count[key].as_u64()).sum()
+    };
+    assert_eq!((of("train"), of("held_out")), (Some(36), Some(4)));
+    // The digest is that of the bytes.
+    let bytes = fs::read(lab.path("rows.csv")).unwrap();
+    let print = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes));
+    assert_eq!(results["data"][0]["xxh3"], print);
+}
+
+#[test]
+fn a_card_tells_each_seed_and_whether_questions_may_have_no_answer() {
+    let lab = Lab::new();
+    let model = masked();
+    let rows = |none: bool| -> String {
+        let row = |i: usize| {
+            let answer = if none && i.is_multiple_of(3) { "" } else { "the whale" };
+            format!("Who?,on day {i} the whale saw the captain,{answer}\n")
+        };
+        (0..12).map(row).collect()
+    };
+    let tune = |out: &str, none: bool| {
+        lab.write("asked.csv", format!("question,context,answer\n{}", rows(none)));
+        let args = ["finetune", "--task", "answer", "--train", "asked.csv", "--dev", "asked.csv"];
+        let more = ["--model", &model, "--epochs", "1", "--seeds", "1,2", "--out", out];
+        succeeds(lab.program(&args).args(more));
+        card(&lab, out)
+    };
+    let always = tune("always", false);
+    assert!(always.contains("in the text, even where none is."), "{always}");
+    assert!(always.contains("| without one | 0 | 0 |"), "{always}");
+    let some = tune("some", true);
+    assert!(!some.contains("even where none is") && some.contains("that there is none"), "{some}");
+    for row in [
+        "| with an answer | 8 | 8 |",
+        "| without one | 4 | 4 |",
+        "| seed | answer-f1 |",
+        "| mean ± deviation | ",
+        "| stride | 128 |",
+        "| null threshold | 0.0 |",
+    ] {
+        assert!(some.contains(row), "{row}: {some}");
     }
 }
 

@@ -84,6 +84,7 @@ fn data_that_cannot_be_learnt_from() {
     };
     let good = csv(&rows(40, 3));
     refused("text,label\na,1\nb,1\n", &CLASSIFY, &["one label alone", "\"1\""]);
+    refused("text,label\na,1\nb,\n", &CLASSIFY, &["train.csv, line 3", "label is empty"]);
     refused("text,label\na,1\nb,2,3\n", &CLASSIFY, &["train.csv, line 3", "3 fields"]);
     refused(
         &good,
@@ -290,12 +291,19 @@ fn labels_that_nobody_knows_and_files_of_another_kind() {
         assert!(!lab.path("no").exists() && !lab.path("no.partial").exists());
     };
     refused("tokens", "a.txt", "On O\nday\n", &["a.txt, line 2", "no label"]);
+    refused("tokens", "a.txt", "On\tO\nday\t\n", &["a.txt, line 2", "no label"]);
     refused("tokens", "a.txt", "On O\n\nday O\n", &["one label alone"]);
     refused("tokens", "a.txt", "\n\n", &["a.txt has no rows"]);
     let uneven = r#"{"tokens": ["a", "b"], "labels": ["O"]}"#;
     refused("tokens", "a.jsonl", uneven, &["a.jsonl, line 1", "2 words, but 1 labels"]);
     let text = r#"{"tokens": "a b", "labels": ["O"]}"#;
     refused("tokens", "a.jsonl", text, &["tokens is not a list of names"]);
+    let unnamed = r#"{"tokens": ["a", "b"], "labels": ["O", ""]}"#;
+    refused("tokens", "a.jsonl", unnamed, &["a.jsonl, line 1", "labels has an empty one"]);
+    let flagged = "{\"text\": \"a\", \"label\": [\"x\"]}\n{\"text\": \"b\", \"label\": [\"\"]}";
+    refused("tag", "a.jsonl", flagged, &["a.jsonl, line 2", "label has an empty one"]);
+    let uneven = "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\"}";
+    refused("classify", "a.jsonl", uneven, &["a.jsonl, line 2", "no \"label\" as in other rows"]);
     refused("answer", "a.json", "{\"data\": 3}", &["a.json is not SQuAD's JSON", "invalid type"]);
     refused("answer", "a.csv", "question,context\na,b\n", &["no column \"answer\""]);
     let nowhere = "question,context,answer,answer_start\na,b,b,x\n";

@@ -1,14 +1,19 @@
 //! What a finetuning run reads, before a device is asked for, and its training.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::embed::Pooled;
 use super::super::say;
 use super::tell::shown;
 use super::{FinetuneArgs, OptimizerArg, TaskArg};
+use crate::card::file_name;
 use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
 use crate::data::order::Permutation;
@@ -19,8 +24,8 @@ use crate::finetune::questions::{Decoding, some_unanswerable};
 use crate::finetune::reader::{Data, Reader};
 use crate::finetune::saying::are_tags;
 use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, finetune};
-use crate::hf::{FloatType, LoadReport, ModelDir, write_config};
-use crate::model::arch::{Arch, Family, Pooling, Task, TaskKind};
+use crate::hf::{FloatType, LoadReport, ModelDir, fits_family, write_config};
+use crate::model::arch::{Arch, Dropouts, Family, Pooling, Task, TaskKind};
 use crate::ops::optimizer::Rule;
 use crate::rng::Philox;
 use crate::train::schedule::{Schedule, Shape};
@@ -28,12 +33,35 @@ use crate::train::step::Layered;
 
 /// Who holds out rows of `--train`: the same whatever trains on the others.
 const SPLIT_SEED: u64 = 1;
+/// Share of the steps in which the learning rate rises.
+pub const WARMUP: f64 = 0.06;
+/// Largest norm of a gradient.
+pub const CLIP: f64 = 1.0;
+
+/// A file of labelled data.
+#[derive(Serialize)]
+pub struct Source {
+    /// Without its folder.
+    pub file: String,
+    pub rows: usize,
+    /// XXH3 of the file, hexadecimal.
+    pub xxh3: String,
+}
+
+impl Source {
+    fn of(path: &Path, rows: usize) -> Result<Source> {
+        let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+        Ok(Source { file: file_name(path), rows, xxh3: format!("{:016x}", xxh3_64(&bytes)) })
+    }
+}
 
 /// Everything read.
 pub struct Job {
     pub dir: ModelDir,
     pub tokenizer: Tokenizer,
     pub arch: Arch,
+    /// `--train`, and `--dev` where it was given.
+    pub sources: Vec<Source>,
     pub train: Vec<Example>,
     pub held: Vec<Example>,
     pub metric: Metric,
@@ -75,8 +103,13 @@ impl Job {
             Ok(examples)
         };
         let train = examples(&args.train, data)?;
+        let mut sources = vec![Source::of(&args.train, train.len())?];
         let (train, held) = match &args.dev {
-            Some(path) => (train, examples(path, Data::read(path, kind, &columns)?)?),
+            Some(path) => {
+                let held = examples(path, Data::read(path, kind, &columns)?)?;
+                sources.push(Source::of(path, held.len())?);
+                (train, held)
+            }
             None => split(train, args.split)?,
         };
         let metric = metric(args, &arch)?;
@@ -84,7 +117,7 @@ impl Job {
         if some_unanswerable(&train) || some_unanswerable(&held) {
             decoding.threshold.get_or_insert(0.0);
         }
-        Ok(Job { dir, tokenizer, arch, train, held, metric, decoding })
+        Ok(Job { dir, tokenizer, arch, sources, train, held, metric, decoding })
     }
 
     pub fn train<D: Device>(&self, dev: &D, args: &FinetuneArgs, seed: u64) -> Result<Finetuned> {
@@ -103,12 +136,12 @@ impl Job {
             schedule: Schedule {
                 shape: Shape::Linear,
                 peak: args.lr,
-                warmup: (0.06 * steps as f64).ceil() as u64,
+                warmup: (WARMUP * steps as f64).ceil() as u64,
                 floor: 0.0,
                 decay: 0.0,
             },
             decay: args.weight_decay,
-            clip: 1.0,
+            clip: CLIP,
             layered: Layered { frozen: args.freeze, decay: args.layer_decay },
             weights: if args.class_weights { balanced(&self.train, outputs) } else { vec![] },
             patience: args.patience,
@@ -188,14 +221,20 @@ fn arch_of_completions(args: &FinetuneArgs, base: &Arch) -> Result<Arch> {
         "--pooling, --dropout and --class-weights are of tasks with a head of their own"
     );
     let mut arch = Arch { task: None, pair: false, ..base.clone() };
-    set_dropout(args, &mut arch);
+    set_dropout(&mut arch, args.hidden_dropout, args.attention_dropout);
     arch.validate()?;
     Ok(arch)
 }
 
-fn set_dropout(args: &FinetuneArgs, arch: &mut Arch) {
-    arch.dropout.hidden = args.hidden_dropout.unwrap_or(arch.dropout.hidden);
-    arch.dropout.attention = args.attention_dropout.unwrap_or(arch.dropout.attention);
+/// The dropouts that were asked for, else the model's own.
+fn set_dropout(arch: &mut Arch, hidden: Option<f64>, attention: Option<f64>) {
+    let own = arch.dropout;
+    let (hidden, attention) = (hidden.unwrap_or(own.hidden), attention.unwrap_or(own.attention));
+    arch.dropout = Dropouts { hidden, attention, ..own };
+    // BERT's config.json, and those after it, say one number for hidden states and embeddings.
+    if !fits_family(arch) {
+        arch.dropout.embed = hidden;
+    }
 }
 
 /// The model with the task's head.
@@ -226,17 +265,29 @@ fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -
         "--pooling: transformers' {:?} has no such head; leave it away",
         base.family
     );
-    // What transformers has in such a head.
-    let dropout = args.dropout.unwrap_or(match (base.family, kind) {
-        (Family::Modernbert | Family::Custom, _) => base.dropout.hidden,
-        (_, TaskKind::Spans) => 0.0,
-        (Family::Gpt2, _) if of_sequences => 0.0,
-        _ => base.dropout.hidden,
-    });
-    let mut arch = base.for_task(Task { kind, labels, pooling, dropout });
-    set_dropout(args, &mut arch);
+    let mut base = base.clone();
+    set_dropout(&mut base, args.hidden_dropout, args.attention_dropout);
+    let drops = classifier_drops(base.family, kind);
+    ensure!(
+        drops || args.dropout.is_none(),
+        "--dropout: transformers' {:?} has none before such a head; leave it away",
+        base.family
+    );
+    let own = if drops { base.dropout.hidden } else { 0.0 };
+    let dropout = args.dropout.unwrap_or(own);
+    let arch = base.for_task(Task { kind, labels, pooling, dropout });
     arch.validate()?;
     Ok(arch)
+}
+
+/// Whether transformers has a dropout before such a head.
+fn classifier_drops(family: Family, kind: TaskKind) -> bool {
+    match (family, kind) {
+        (Family::Modernbert | Family::Custom, _) => true,
+        (_, TaskKind::Spans) => false,
+        (Family::Gpt2, _) => !kind.is_of_sequences(),
+        _ => true,
+    }
 }
 
 /// Tells what the model lacked, and what it had that the task has no use for.
@@ -272,4 +323,45 @@ fn split(examples: Vec<Example>, share: f64) -> Result<(Vec<Example>, Vec<Exampl
          FILE"
     );
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hf::read_config;
+    use crate::model::families::preset;
+
+    #[test]
+    fn dropouts_are_what_a_family_s_config_can_say() {
+        // With the embeddings' own 0.1, or 0 of ALBERT and ModernBERT; 0.2 where there is but one
+        // number.
+        for (name, embed, [classes, tokens, spans]) in [
+            ("gpt2", 0.1, [false, true, false]),
+            ("bert-base", 0.2, [true, true, false]),
+            ("roberta-base", 0.2, [true, true, false]),
+            ("albert-base", 0.2, [true, true, false]),
+            ("modernbert-base", 0.0, [true, true, true]),
+        ] {
+            let mut arch = preset(name).unwrap();
+            set_dropout(&mut arch, None, None);
+            assert_eq!(arch, preset(name).unwrap());
+            set_dropout(&mut arch, Some(0.2), Some(0.3));
+            assert_eq!(arch.dropout, Dropouts { embed, hidden: 0.2, attention: 0.3 }, "{name}");
+            for (kind, drops) in
+                [(TaskKind::Classes, classes), (TaskKind::Tokens, tokens), (TaskKind::Spans, spans)]
+            {
+                assert_eq!(classifier_drops(arch.family, kind), drops, "{name} {kind:?}");
+                let pooling = if arch.causal && kind.is_of_sequences() {
+                    Pooling::Last
+                } else {
+                    Pooling::First
+                };
+                let labels = ["start", "end"].map(String::from).to_vec();
+                let dropout = if drops { 0.4 } else { 0.0 };
+                let tuned = arch.for_task(Task { kind, labels, pooling, dropout });
+                let config = write_config(&tuned, &Default::default(), FloatType::F32).unwrap();
+                assert_eq!(read_config(&config).unwrap(), tuned.canonical(), "{name} {kind:?}");
+            }
+        }
+    }
 }

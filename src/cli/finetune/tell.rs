@@ -10,12 +10,15 @@ use serde_json::{Map, Value, json};
 use super::super::export::{put_model, write_model};
 use super::super::say;
 use super::FinetuneArgs;
-use super::job::{Job, Trained};
-use crate::card::{self, Origin};
+use super::job::{CLIP, Job, Source, Trained, WARMUP};
+use crate::card::{self, Origin, file_name};
 pub use crate::eval::metrics::shown;
+use crate::finetune::examples::{Example, Gold};
 use crate::finetune::outcome::Metric;
 use crate::finetune::saying::said;
+use crate::finetune::train::counts;
 use crate::hf::FloatType;
+use crate::model::arch::TaskKind;
 
 /// Mistakes that are kept, and told.
 const WORST: usize = 20;
@@ -53,16 +56,40 @@ struct Null {
     best_f1: f64,
 }
 
+/// Rows, or words, that a label is right of.
+#[derive(Serialize)]
+struct Count {
+    label: String,
+    train: usize,
+    held_out: usize,
+}
+
+/// Of several seeds.
+#[derive(Serialize)]
+struct Spread {
+    mean: f64,
+    /// Of the sample: over the number of seeds less one.
+    deviation: f64,
+}
+
 #[derive(Serialize)]
 struct Results<'a> {
+    /// The name of the folder that was finetuned.
+    model: String,
+    data: &'a [Source],
     labels: &'a [String],
     train: usize,
     held_out: usize,
+    /// By label; of questions those with an answer, and those without.
+    counts: Vec<Count>,
     seed: u64,
     best_epoch: usize,
     metrics: Vec<Measured>,
+    chosen_by: Metric,
     /// By seed: the metric that chose the epoch.
     seeds: Vec<(u64, Option<f64>)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over_seeds: Option<Spread>,
     /// Rows are what was right, columns what was said.
     #[serde(skip_serializing_if = "Option::is_none")]
     confusion: Option<Vec<Vec<u64>>>,
@@ -116,20 +143,26 @@ impl Job {
         let null =
             |(threshold, (best_threshold, best_f1))| Null { threshold, best_threshold, best_f1 };
         let rates = model.epochs.iter().map(|epoch| epoch.samples_a_second);
+        let seeds: Vec<(u64, Option<f64>)> = trained.iter().map(|t| (t.seed, value(t))).collect();
         let results = Results {
+            model: file_name(&args.model),
+            data: &self.sources,
             labels,
             train: self.train.len(),
             held_out: self.held.len(),
+            counts: self.counts(),
             seed: *seed,
             best_epoch: model.best + 1,
             metrics,
-            seeds: trained.iter().map(|t| (t.seed, value(t))).collect(),
+            chosen_by: self.metric,
+            over_seeds: spread(seeds.iter().filter_map(|(_, value)| *value)),
+            seeds,
             confusion: model.predictions.confusion(),
             null: self.decoding.threshold.zip(model.predictions.best_threshold()).map(null),
             worst: worst.iter().map(mistake).collect(),
             samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
             joules,
-            settings: settings(args),
+            settings: self.settings(args),
         };
         tell(&results)?;
         let json = serde_json::to_string_pretty(&results)? + "\n";
@@ -142,22 +175,74 @@ impl Job {
         })?;
         Ok(say(format_args!("wrote {}", out.display()))?)
     }
+
+    fn counts(&self) -> Vec<Count> {
+        let both = [&self.train, &self.held];
+        let Some(task) = &self.arch.task else { return vec![] };
+        let (names, [train, held]) = match task.kind {
+            TaskKind::Values => return vec![],
+            TaskKind::Spans => {
+                let names = ["with an answer", "without one"].map(String::from).to_vec();
+                (names, both.map(|examples| answered(examples)))
+            }
+            _ => (task.labels.clone(), both.map(|examples| counts(examples, task.labels.len()))),
+        };
+        let pairs = train.into_iter().zip(held);
+        let count = |(label, (train, held_out))| Count { label, train, held_out };
+        names.into_iter().zip(pairs).map(count).collect()
+    }
+
+    /// What a finetuning was told, for its results and so for its card.
+    fn settings(&self, args: &FinetuneArgs) -> Value {
+        let task = self.arch.task.as_ref();
+        let of = |is: fn(TaskKind) -> bool| task.filter(|task| is(task.kind));
+        let spans = of(|kind| kind == TaskKind::Spans);
+        let mut settings = json!({
+            "split": args.dev.is_none().then_some(args.split),
+            "epochs": args.epochs,
+            "batch": args.batch,
+            "longest": args.longest,
+            "stride": spans.map(|_| args.answers.stride),
+            "longest_answer": spans.map(|_| self.decoding.longest),
+            "null_threshold": spans.and(self.decoding.threshold),
+            "optimizer": format!("{:?}", args.optimizer).to_lowercase(),
+            "learning_rate": args.lr,
+            "schedule": "linear to 0",
+            "warmup_share": WARMUP,
+            "weight_decay": args.weight_decay,
+            "gradient_clip": CLIP,
+            "frozen_layers": args.freeze,
+            "layer_decay": args.layer_decay,
+            "class_weights": args.class_weights,
+            "patience": args.patience,
+            "embedding_dropout": self.arch.dropout.embed,
+            "hidden_dropout": self.arch.dropout.hidden,
+            "attention_dropout": self.arch.dropout.attention,
+            "classifier_dropout": task.map(|task| task.dropout),
+            "pooling": of(TaskKind::is_of_sequences).map(|task| task.pooling),
+        });
+        // What is of no meaning to the task.
+        if let Some(map) = settings.as_object_mut() {
+            map.retain(|_, value| !value.is_null());
+        }
+        settings
+    }
 }
 
-/// What a finetuning was told, for its results and so for its card.
-fn settings(args: &FinetuneArgs) -> Value {
-    json!({
-        "epochs": args.epochs,
-        "batch": args.batch,
-        "longest": args.longest,
-        "optimizer": format!("{:?}", args.optimizer).to_lowercase(),
-        "learning_rate": args.lr,
-        "weight_decay": args.weight_decay,
-        "frozen_layers": args.freeze,
-        "layer_decay": args.layer_decay,
-        "class_weights": args.class_weights,
-        "patience": args.patience,
-    })
+/// Questions with an answer, and without.
+fn answered(examples: &[Example]) -> Vec<usize> {
+    let none = |e: &&Example| matches!(&e.gold, Gold::Answers(answers) if answers.is_empty());
+    let without = examples.iter().filter(none).count();
+    vec![examples.len() - without, without]
+}
+
+/// None of fewer than two.
+fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let values: Vec<f64> = values.collect();
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| Spread { mean, deviation: (squares / (count - 1.0)).sqrt() })
 }
 
 /// The bottom line, for people.
@@ -168,12 +253,8 @@ fn tell(results: &Results) -> Result<()> {
         let (name, value) = (metric.name(), shown(*value));
         say(format_args!("  {name:<10} {value}  [{}, {}]", shown(*low), shown(*high)))?;
     }
-    let values: Vec<f64> = results.seeds.iter().filter_map(|(_, value)| *value).collect();
-    if values.len() > 1 {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        let deviation = (squares / (values.len() - 1) as f64).sqrt();
-        let count = values.len();
+    if let Some(Spread { mean, deviation }) = results.over_seeds {
+        let count = results.seeds.len();
         say(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"))?;
     }
     if let Some(confusion) = results.confusion.as_ref().filter(|rows| rows.len() <= 10) {
