@@ -150,6 +150,22 @@ fn completions_are_judged_and_written() {
     let until = ["--input", &input, "--length", "6", "--until", "ma"];
     let (_, cut) = of_golden(&lab, "completion", &until);
     assert_eq!(cut["rows"][0]["written"], "Ish");
+    // By beam search, what `generate` finds.
+    let (length, beams) = (["--length", "6"], ["--beams", "3"]);
+    let searched = [&["--input", &input, "--until", ""], &length[..], &beams].concat();
+    let (_, found) = of_golden(&lab, "completion", &searched);
+    assert_eq!(found["settings"]["beams"], 3);
+    lab.write("prompts.txt", "Call me\nthe watery part of\n");
+    let model = golden("eval");
+    let generate = ["generate", "--model", &model, "--device", "cpu", "--dtype", "f64"];
+    let asked = ["--input", "prompts.txt"];
+    let (texts, _) = succeeds(&mut lab.program(&[&generate[..], &asked, &length, &beams].concat()));
+    for (row, line) in texts.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(found["rows"][row]["written"], line["text"].as_str().unwrap().trim());
+    }
+    let one = [&["--input", &input, "--beams", "1"], &length[..]].concat();
+    assert_eq!(of_golden(&lab, "completion", &one).1["rows"], results["rows"]);
 }
 
 #[test]
@@ -392,6 +408,7 @@ fn what_eval_refuses() {
     refused(&args, &["line 1", "tokens long", "takes 80"]);
     let args = ["completion", "--model", &masked, "--input", "long.jsonl", "--limit", "1"];
     refused(&args, &["line 1", "tokens long"]);
+    refused(&[&args[..], &["--beams", "0"]].concat(), &["--beams 0", "1 to 1000"]);
     lab.write("torn.jsonl", "{\"prompt\": \"a\"\n");
     refused(&["completion", "--model", &model, "--input", "torn.jsonl"], &["torn.jsonl, line 1"]);
 
