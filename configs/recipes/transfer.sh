@@ -13,7 +13,7 @@ ww finetune --model "$out/pretrained" --task classify --longest 64 --lr 3e-4 \
   --epochs $(pick 3 1) --out "$out/model"
 for language in $languages; do
   ww eval task --model "$out/model" --input "data/languages/$language-test$small.csv" \
-    --longest 512 --out "$out/$language.json" > "$out/$language.txt"
+    --out "$out/$language.json" > "$out/$language.txt"
 done
 python3 - "$out" $languages << 'PY'
 import json, sys

@@ -51,7 +51,7 @@ pub struct TaskArgs {
     /// Column of what is right [default: label; labels or answer, by the model]
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
-    /// Of classes and labels: the F1 of this one, too
+    /// Of classes and labels: precision, recall and F1 of this one, too
     #[arg(long, value_name = "LABEL")]
     pub positive: Option<String>,
     /// Tokens of a sequence, special ones included. Longer rows are cut; sentences and contexts go
