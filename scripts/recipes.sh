@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every recipe at small size, so that they are known to work; and what the first has learnt.
+# Every recipe at small size, so that they are known to work; and what sentiment's has learnt.
 #
 #     scripts/recipes.sh
 #

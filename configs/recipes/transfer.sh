@@ -12,24 +12,15 @@ ww finetune --model "$out/pretrained" --task classify --longest 64 --lr 3e-4 \
   --train "data/languages/en-train$small.csv" --dev "data/languages/en-test$small.csv" \
   --epochs $(pick 3 1) --out "$out/model"
 for language in $languages; do
-  test=data/languages/$language-test$small.csv
-  ww predict --model "$out/model" --input "$test" > "$out/$language.jsonl"
-  python3 - "$test" "$out/$language" << 'PY'
-import csv, json, sys
-test, out = sys.argv[1:]
-said = [json.loads(line)["label"] for line in open(f"{out}.jsonl", encoding="utf-8")]
-with open(test, encoding="utf-8") as rows, open(f"{out}-judged.jsonl", "w") as judged:
-    for row, prediction in zip(csv.DictReader(rows), said, strict=True):
-        print(json.dumps({"label": row["label"], "prediction": prediction}), file=judged)
-PY
-  ww eval labels --input "$out/$language-judged.jsonl" --out "$out/$language-results.json" > "$out/log"
+  ww eval task --model "$out/model" --input "data/languages/$language-test$small.csv" \
+    --out "$out/$language.json" > "$out/$language.txt"
 done
 python3 - "$out" $languages << 'PY'
 import json, sys
 out, *languages = sys.argv[1:]
 print("language  accuracy              Matthews")
 for language in languages:
-    metrics = {m["metric"]: m for m in json.load(open(f"{out}/{language}-results.json"))["metrics"]}
+    metrics = {m["metric"]: m for m in json.load(open(f"{out}/{language}.json"))["metrics"]}
     cells = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**metrics[name])
              for name in ("accuracy", "Matthews")]
     print(f"{language:<9}", *cells)

@@ -12,6 +12,6 @@ ww finetune --model "$out/pretrained" --task complete --longest $(pick 256 128) 
   --epochs $(pick 3 1) --lr 1e-3 --out "$out/model"
 head -n $(pick 1555 20) data/verses/verses-test.jsonl > "$out/test.jsonl"
 ww eval completion --model "$out/model" --input "$out/test.jsonl" --length $(pick 96 24) \
-  --out "$out/bleu.json"
+  --beams $(pick 4 1) --out "$out/bleu.json"
 head -n 3 "$out/test.jsonl" > "$out/shown.jsonl"
 ww generate --model "$out/model" --beams 4 --length $(pick 96 24) --input "$out/shown.jsonl"

@@ -13,7 +13,7 @@ use super::export::beside;
 use super::{lines, unused};
 use crate::device::Device;
 use crate::finetune::table::Table;
-use crate::generate::beams::Beams;
+use crate::generate::beams::{Beams, MOST};
 use crate::generate::sampling::Sampling;
 use crate::generate::{Choice, Continued, Continuing};
 use crate::predict::Predictor;
@@ -84,9 +84,6 @@ pub struct GenerateArgs {
     pub on: DeviceArgs,
 }
 
-/// More take memory without end and find no better text.
-const MOST_BEAMS: usize = 1000;
-
 /// What is asked of the model, as it was read.
 struct Job {
     model: PathBuf,
@@ -127,7 +124,7 @@ fn how(args: &GenerateArgs) -> Result<Continuing> {
     ensure!(p > 0.0 && p <= 1.0, "--top-p {p}: give a share above 0, at most 1");
     ensure!(a.is_finite(), "--length-penalty {a}: give a number");
     if let Some(beams) = args.beams {
-        ensure!((1..=MOST_BEAMS).contains(&beams), "--beams {beams}: give 1 to {MOST_BEAMS}");
+        check_beams(beams)?;
     }
     let stops: Vec<String> = args.stop.iter().map(|stop| stop.replace("\\n", "\n")).collect();
     ensure!(stops.iter().all(|stop| !stop.is_empty()), "--stop: an empty string is everywhere");
@@ -141,6 +138,12 @@ fn how(args: &GenerateArgs) -> Result<Continuing> {
         }
     };
     Ok(Continuing { length: args.length, stops, choice })
+}
+
+/// Whether so many can be searched with.
+pub fn check_beams(beams: usize) -> Result<()> {
+    ensure!((1..=MOST).contains(&beams), "--beams {beams}: give 1 to {MOST}");
+    Ok(())
 }
 
 /// The prompts of a file: its rows' column, or its lines.

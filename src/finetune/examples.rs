@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::table::TableError;
 use crate::data::IGNORE;
 use crate::data::tokenizer::TokenizerError;
+use crate::model::arch::TaskKind;
 
 /// Which columns hold what.
 #[derive(Debug, Clone)]
@@ -18,6 +19,19 @@ pub struct Columns {
     pub pair: Option<String>,
     /// What is to be told of it.
     pub label: String,
+}
+
+impl Columns {
+    /// Those that were named for text, pair and label, or a task's own.
+    pub fn of_task(kind: TaskKind, named: [Option<&str>; 3]) -> Columns {
+        let own = match kind {
+            TaskKind::Classes | TaskKind::Flags | TaskKind::Values => ["text", "", "label"],
+            TaskKind::Tokens => ["tokens", "", "labels"],
+            TaskKind::Spans => ["question", "context", "answer"],
+        };
+        let [text, pair, label] = [0, 1, 2].map(|i| named[i].unwrap_or(own[i]).to_string());
+        Columns { text, pair: Some(pair).filter(|pair| !pair.is_empty()), label }
+    }
 }
 
 /// Tokens, ready for the model.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::examples::{Example, ExampleError, Gold, Sequence};
 use super::frame::Frame;
+use super::outcome::Predictions;
 use super::questions::{self, Decoding, Question};
 use super::saying::said;
 use super::train::logits;
@@ -110,12 +111,24 @@ impl<D: Device> Labeller<D> {
             cut += usize::from(was_cut);
             examples.push(example);
         }
-        let logits = self.logits(&examples);
-        if let Some(fault) = self.dev.fault() {
-            return Err(InferError::Device(fault));
-        }
+        let logits = self.logits(&examples, |_| {})?;
         let pairs = examples.iter().zip(&logits);
         Ok((pairs.map(|(e, z)| said(&self.task, e, z, &how.decoding)).collect(), cut))
+    }
+
+    /// What the model makes of examples, beside what is right; `tick` is given the tokens of each
+    /// pass, when it is done.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn judge(
+        &self,
+        examples: &[Example],
+        decoding: &Decoding,
+        tick: impl FnMut(usize),
+    ) -> Result<Predictions, InferError> {
+        let logits = self.logits(examples, tick)?;
+        Ok(Predictions::of_task(&self.task, examples, logits, decoding))
     }
 
     fn example(
@@ -160,14 +173,21 @@ impl<D: Device> Labeller<D> {
     }
 
     /// By example, logits [rows, K] of its sequences.
-    fn logits(&self, examples: &[Example]) -> Vec<Vec<f64>> {
+    fn logits(
+        &self,
+        examples: &[Example],
+        mut tick: impl FnMut(usize),
+    ) -> Result<Vec<Vec<f64>>, InferError> {
         let Labeller { dev, model, task, .. } = self;
-        logits(task, examples, |batch: &Batch| {
+        let logits = logits(task, examples, |batch: &Batch| {
             let capacity = Capacity::of(batch, false);
             let mut loaded = DeviceBatch::new(dev, capacity, false);
             loaded.load(batch, false);
             let mut acts = Activations::new(dev, &model.arch, capacity, false);
-            model.read_task_logits(dev, &mut acts, &loaded)
-        })
+            let read = model.read_task_logits(dev, &mut acts, &loaded);
+            tick(batch.ids.len());
+            read
+        });
+        dev.fault().map_or(Ok(logits), |fault| Err(InferError::Device(fault)))
     }
 }

@@ -6,7 +6,7 @@
 //! CoNLL, JSONL    ─────────> sentences     ─ sentences ──┼─> examples: sequences, what is right
 //! SQuAD, JSONL    ─────────> questions     ─ questions ──┘       (reader: which; frame: specials)
 //! sequences ─ batches ─> token-flat steps ─ train ─> the best weights on the held-out examples
-//! logits ─ saying ─> words;  ─ outcome ─> metrics with intervals, confusion, worst mistakes
+//! logits ─ saying ─> words;  ─ outcome ─> metrics with intervals  ─ findings ─> worst mistakes
 //! ```
 //!
 //! What is learnt, token by token:
@@ -24,6 +24,7 @@
 pub mod batches;
 pub mod completions;
 pub mod examples;
+pub mod findings;
 pub mod frame;
 pub mod infer;
 pub mod outcome;

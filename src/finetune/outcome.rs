@@ -1,4 +1,4 @@
-//! What a finetuned model comes to: metrics with intervals, confusion, the worst mistakes.
+//! What a finetuned model comes to: metrics with intervals, confusion, how wrong it is where.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -182,7 +182,7 @@ impl Predictions {
     }
 
     /// Of the examples `picked`.
-    fn of(&self, metric: Metric, picked: &[usize]) -> Option<f64> {
+    pub fn of(&self, metric: Metric, picked: &[usize]) -> Option<f64> {
         match &self.judged {
             Judged::Classes(k, pairs) => {
                 let confusion = confusion(*k, picked.iter().map(|&i| pairs[i]));
@@ -192,21 +192,14 @@ impl Predictions {
                     _ => confusion.accuracy(),
                 }
             }
-            Judged::Flags(pairs) => {
-                let [gold, said] = [0, 1].map(|which| -> Vec<&Vec<bool>> {
-                    picked.iter().map(|&i| &pairs[i][which]).collect()
-                });
-                let labels = gold.first()?.len();
-                let flat = |rows: &[&Vec<bool>]| -> Vec<bool> {
-                    rows.iter().flat_map(|row| row.iter().copied()).collect()
-                };
-                let tallies = multi_label(labels, &flat(&gold), &flat(&said));
-                match metric {
-                    Metric::Accuracy => accuracy(&gold, &said),
-                    Metric::F1 => Some(Scores::macro_mean(&tallies).f1),
-                    _ => Some(Scores::micro(&tallies).f1),
+            Judged::Flags(pairs) => match metric {
+                Metric::Accuracy => {
+                    let [gold, said] = picked_flags(pairs, picked);
+                    accuracy(&gold, &said)
                 }
-            }
+                Metric::F1 => Some(Scores::macro_mean(&self.tallies(picked)?).f1),
+                _ => Some(Scores::micro(&self.tallies(picked)?).f1),
+            },
             Judged::Values(pairs) => {
                 let [gold, said] = [0, 1]
                     .map(|which| -> Vec<f64> { picked.iter().map(|&i| pairs[i][which]).collect() });
@@ -249,6 +242,26 @@ impl Predictions {
         }
     }
 
+    /// Precision, recall and F1 of one class or label; of other tasks none.
+    pub fn scores(&self, output: usize, picked: &[usize]) -> Option<Scores> {
+        Some(self.tallies(picked)?[output].scores())
+    }
+
+    /// By class or label.
+    fn tallies(&self, picked: &[usize]) -> Option<Vec<Tally>> {
+        match &self.judged {
+            Judged::Classes(k, pairs) => {
+                Some(confusion(*k, picked.iter().map(|&i| pairs[i])).tallies())
+            }
+            Judged::Flags(pairs) => {
+                let [gold, said] = picked_flags(pairs, picked);
+                let labels = gold.first()?.len();
+                Some(multi_label(labels, &gold.concat(), &said.concat()))
+            }
+            _ => None,
+        }
+    }
+
     /// How often classes were taken for one another; rows are what was right.
     pub fn confusion(&self) -> Option<Vec<Vec<u64>>> {
         let Judged::Classes(k, pairs) = &self.judged else { return None };
@@ -277,6 +290,11 @@ impl Predictions {
 fn confusion(k: usize, pairs: impl Iterator<Item = [usize; 2]>) -> Confusion {
     let (gold, said): (Vec<usize>, Vec<usize>) = pairs.map(|[gold, said]| (gold, said)).unzip();
     Confusion::new(k, &gold, &said)
+}
+
+/// What was right of the examples `picked`, and what was said.
+fn picked_flags<'a>(pairs: &'a [[Vec<bool>; 2]], picked: &[usize]) -> [Vec<&'a [bool]>; 2] {
+    [0, 1].map(|which| picked.iter().map(|&i| &pairs[i][which][..]).collect())
 }
 
 /// None of nothing.

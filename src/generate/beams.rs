@@ -15,6 +15,9 @@ use super::sampling::likeliest;
 use crate::device::Device;
 use crate::predict::PredictError;
 
+/// More take memory without end and find no better text.
+pub const MOST: usize = 1000;
+
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Beams {

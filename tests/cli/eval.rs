@@ -150,6 +150,22 @@ fn completions_are_judged_and_written() {
     let until = ["--input", &input, "--length", "6", "--until", "ma"];
     let (_, cut) = of_golden(&lab, "completion", &until);
     assert_eq!(cut["rows"][0]["written"], "Ish");
+    // By beam search, what `generate` finds.
+    let (length, beams) = (["--length", "6"], ["--beams", "3"]);
+    let searched = [&["--input", &input, "--until", ""], &length[..], &beams].concat();
+    let (_, found) = of_golden(&lab, "completion", &searched);
+    assert_eq!(found["settings"]["beams"], 3);
+    lab.write("prompts.txt", "Call me\nthe watery part of\n");
+    let model = golden("eval");
+    let generate = ["generate", "--model", &model, "--device", "cpu", "--dtype", "f64"];
+    let asked = ["--input", "prompts.txt"];
+    let (texts, _) = succeeds(&mut lab.program(&[&generate[..], &asked, &length, &beams].concat()));
+    for (row, line) in texts.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(found["rows"][row]["written"], line["text"].as_str().unwrap().trim());
+    }
+    let one = [&["--input", &input, "--beams", "1"], &length[..]].concat();
+    assert_eq!(of_golden(&lab, "completion", &one).1["rows"], results["rows"]);
 }
 
 #[test]
@@ -243,6 +259,115 @@ fn texts_and_labels_beside_what_is_right() {
     assert_eq!(metric(&results, "mean squared error")[0], 7.0);
 }
 
+const ROWS: &str = "text,label\na blessed day,good\na cursed sea,bad\nthe whale,bad\n\
+    a blessed ship,good\na cursed night,bad\nday and night,good\nthe captain,good\n";
+
+/// By `finetune --task`: a file of such rows, and what its model must be asked with.
+fn labelled(lab: &Lab, task: &str) -> (&'static str, Vec<&'static str>) {
+    let question = |question: &str, answer: Option<&str>| {
+        let context = "On day four the whale saw the captain. The storm followed on day nine.";
+        serde_json::json!({"question": question, "context": context, "answer": answer}).to_string()
+    };
+    let (file, text) = match task {
+        "classify" => ("classes.csv", ROWS.to_string()),
+        "tag" => ("tags.csv", ROWS.replace(",good", ",good|short").replace("sea,bad", "sea,")),
+        "regress" => ("numbers.csv", ROWS.replace("good", "1.5").replace("bad", "-2")),
+        "tokens" => ("words.txt", "On O\nday B-DATE\nfour I-DATE\n\nThe O\nwhale B-BEAST\n".into()),
+        _ => {
+            let asked = [question("Who saw?", Some("the whale")), question("Who fled?", None)];
+            ("questions.jsonl", asked.join("\n"))
+        }
+    };
+    lab.write(file, text);
+    let long = ["--longest", "32", "--stride", "4", "--longest-answer", "5"];
+    (file, if task == "answer" { long.to_vec() } else { vec![] })
+}
+
+/// A model of such a task, hardly trained, in the folder `task`; and what its finetuning found.
+fn finetuned(lab: &Lab, task: &str) -> Value {
+    let (model, (file, more)) = (masked(), labelled(lab, task));
+    let args = ["finetune", "--model", &model, "--task", task, "--train", file, "--dev", file];
+    let quick = ["--epochs", "2", "--lr", "3e-3", "--batch", "2", "--out", task, "--device", "cpu"];
+    succeeds(&mut lab.program(&[&args[..], &quick, &more].concat()));
+    let results = fs::read_to_string(lab.path(task).join("results.json")).unwrap();
+    serde_json::from_str(&results).unwrap()
+}
+
+#[test]
+fn a_task_is_measured_as_its_finetuning_measured_it() {
+    let lab = Lab::new();
+    for task in ["classify", "tag", "regress", "tokens", "answer"] {
+        let want = finetuned(&lab, task);
+        let (file, more) = labelled(&lab, task);
+        let args = ["task", "--model", task, "--input", file, "--device", "cpu"];
+        let (said, found) = measured(&lab, &[&args, &more[..]].concat());
+        let figures = |results: &Value| -> Vec<[Value; 3]> {
+            let all = results["metrics"].as_array().unwrap().iter();
+            all.map(|m| ["value", "low", "high"].map(|part| m[part].clone())).collect()
+        };
+        assert_eq!(figures(&found), figures(&want), "{task}: {said}");
+        for part in ["confusion", "null", "worst"] {
+            assert_eq!(found[part], want[part], "{task}");
+        }
+        assert_eq!(found["settings"]["labels"], want["labels"]);
+        assert_eq!(found["rows"].as_array().unwrap().len(), want["held_out"]);
+        assert_eq!(said.contains("was (row), said (column)"), task == "classify");
+        assert_eq!(said.contains("best in hindsight"), task == "answer");
+        assert!(said.contains(file) && said.contains("most wrong about"), "{said}");
+    }
+    // Of one class, as `eval labels` has it of the same predictions.
+    let asked = ["task", "--model", "classify", "--input", "classes.csv", "--positive", "good"];
+    let (_, found) = measured(&lab, &asked);
+    let said = |row: &Value| format!("{},{}\n", row["right"], row["label"]).replace('"', "");
+    let rows = found["rows"].as_array().unwrap().iter().map(said).collect::<String>();
+    lab.write("said.csv", format!("label,prediction\n{rows}"));
+    let labels = ["labels", "--input", "said.csv", "--positive", "good"];
+    let (_, beside) = measured(&lab, &labels);
+    for name in ["accuracy", "F1, macro", "Matthews", "precision", "recall", "F1"] {
+        assert_eq!(metric(&found, name)[0], metric(&beside, name)[0], "{name}");
+    }
+    // A card takes it.
+    measured(&lab, &asked);
+    let export = ["export", "classify", "--to", "full", "--evaluation", "results.json"];
+    succeeds(&mut lab.program(&export));
+    let card = fs::read_to_string(lab.path("full/README.md")).unwrap();
+    assert!(card.contains("`eval task`: classes.csv, 7 rows"), "{card}");
+}
+
+#[test]
+fn tasks_that_cannot_be_measured() {
+    let lab = Lab::new();
+    for task in ["classify", "regress", "tokens"] {
+        finetuned(&lab, task);
+    }
+    let refused = |model: &str, file: &str, more: &[&str], parts: &[&str]| {
+        let args = ["eval", "task", "--model", model, "--input", file, "--out", "out.json"];
+        refuses(lab.program(&args).args(more), parts);
+        assert!(!lab.path("out.json").exists());
+    };
+    let (classes, model) = ("classes.csv", masked());
+    refused(&model, classes, &[], &["no task's head", "finetune", "eval loss"]);
+    lab.write("new.csv", "text,label\nfine,good\nfine,splendid\n");
+    refused("classify", "new.csv", &[], &["new.csv, line 3", "\"splendid\"", "bad, good"]);
+    refused("classify", "new.csv", &["--label", "stars"], &["no column \"stars\"", "text, label"]);
+    refused("classify", classes, &["--positive", "fair"], &["\"fair\"", "bad, good"]);
+    refused("classify", classes, &["--longest", "2"], &["--longest 2", "give more"]);
+    refused("classify", "none.csv", &[], &["none.csv"]);
+    refused("classify", "words.txt", &[], &["neither .csv, .tsv nor .jsonl"]);
+    refused("regress", classes, &[], &["classes.csv, line 2", "is no number"]);
+    refused("regress", "numbers.csv", &["--positive", "a"], &["--positive", "leave it away"]);
+    lab.write("new.txt", "On O\n\nday B-SHIP\n");
+    refused("tokens", "new.txt", &[], &["new.txt, line 3", "\"B-SHIP\"", "B-BEAST, B-DATE"]);
+    // A head of several numbers, for which rows have no place.
+    let flags = fs::read_to_string(golden("bert-flags/config.json")).unwrap();
+    fs::create_dir(lab.path("several")).unwrap();
+    let values = flags.replace("multi_label_classification", "regression");
+    lab.write("several/config.json", values);
+    let weights = golden("bert-flags/model.safetensors");
+    fs::copy(weights, lab.path("several/model.safetensors")).unwrap();
+    refused("several", "numbers.csv", &[], &["4 numbers of a text", "rows have one"]);
+}
+
 #[test]
 fn what_eval_refuses() {
     let lab = Lab::new();
@@ -283,6 +408,7 @@ fn what_eval_refuses() {
     refused(&args, &["line 1", "tokens long", "takes 80"]);
     let args = ["completion", "--model", &masked, "--input", "long.jsonl", "--limit", "1"];
     refused(&args, &["line 1", "tokens long"]);
+    refused(&[&args[..], &["--beams", "0"]].concat(), &["--beams 0", "1 to 1000"]);
     lab.write("torn.jsonl", "{\"prompt\": \"a\"\n");
     refused(&["completion", "--model", &model, "--input", "torn.jsonl"], &["torn.jsonl, line 1"]);
 

@@ -96,6 +96,8 @@ fn data_that_cannot_be_learnt_from() {
     refused(&good, &["--task", "classify", "--longest", "2"], &["--longest 2", "give more"]);
     refused(&good, &["--task", "classify", "--freeze", "99"], &["--freeze 99", "layers"]);
     refused(&good, &["--task", "classify", "--metric", "pearson"], &["--metric", "accuracy"]);
+    refused(&good, &["--task", "continue"], &["'continue'", "pretrain --init"]);
+    refused(&good, &["--task", "guess"], &["'guess'", "classify, tag, regress"]);
     lab.write("dev.csv", "text,label\nfine,splendid\n");
     refused(
         &good,

@@ -1,21 +1,24 @@
 """Make `metrics.json`: inputs of every metric in `src/eval/metrics/`, and what its reference says.
 
     python -m venv V && V/bin/pip install sacrebleu==2.6.0 scikit-learn scipy seqeval
-    V/bin/python tests/golden/metrics.py
+    V/bin/pip download --no-deps neural-compressor==1.14.2 farm==0.8.0
+    unzip -j neural_compressor-*.whl neural_compressor/experimental/metric/evaluate_squad.py
+    unzip -j farm-*.whl farm/evaluation/squad_evaluation.py
+    V/bin/python tests/golden/metrics.py evaluate_squad.py squad_evaluation.py
 
-scikit-learn, SciPy, seqeval and sacreBLEU are asked themselves. SQuAD's scripts are no package, and
-the bootstrap's draws are warpwright's own: both are written here a second time, from their
-definitions. Random cases are drawn from a fixed seed, of pieces that are awkward on purpose.
+All references are asked themselves. SQuAD's official scripts are no package, but others ship copies
+of them: these are v1.1's and v2.0's. Only the bootstrap, whose draws are warpwright's own, is
+written here a second time, from its definition. Random cases are drawn from a fixed seed, of pieces
+that are awkward on purpose.
 """
 
+import importlib.util
 import json
 import math
 import random
-import re
-import string
+import sys
 import unicodedata
 import warnings
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -192,33 +195,19 @@ def entities(rng):
 # ---- question answering -------------------------------------------------------------------------
 
 
-def normalized(answer):
-    bare = "".join(c for c in answer.lower() if c not in string.punctuation)
-    return " ".join(re.compile(r"\b(?:a|an|the)\b").sub(" ", bare).split())
+def script(path):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def bag_f1(prediction, gold):
-    ours, theirs = prediction.split(), gold.split()
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    if shared == 0:
-        return 0.0
-    precision, recall = shared / len(ours), shared / len(theirs)
-    return 2 * precision * recall / (precision + recall)
-
-
-def squad_v1(prediction, golds):
-    prediction, golds = normalized(prediction), [normalized(gold) for gold in golds]
-    return [max(float(prediction == gold) for gold in golds),
-            max(bag_f1(prediction, gold) for gold in golds)]
-
-
-def squad_v2(prediction, golds):
-    prediction = normalized(prediction)
-    golds = [gold for gold in map(normalized, golds) if gold] or [""]
-    exact = [float(prediction == gold) for gold in golds]
-    f1 = [bag_f1(prediction, gold) if prediction and gold else same
-          for gold, same in zip(golds, exact)]
-    return [max(exact), max(f1)]
+def paragraphs(questions):
+    """As SQuAD's JSON has them, and what is said, by number."""
+    qas = [dict(id=i, answers=[dict(text=gold) for gold in golds])
+           for i, (_, golds) in enumerate(questions)]
+    said = {i: prediction for i, (prediction, _) in enumerate(questions)}
+    return [dict(paragraphs=[dict(qas=qas)])], said
 
 
 ANSWERS = [
@@ -271,37 +260,46 @@ def squad(rng):
               "。", "...", " ", "\u00a0", "THE", "theory", "_", "a's", "२", "Σ", "x_the"]
     text = lambda: rng.choice(["", " "]).join(rng.choices(pieces, k=rng.randrange(6)))
     random_answers = [(text(), [text() for _ in range(rng.randrange(4))]) for _ in range(150)]
+    asked = ANSWERS + random_answers
+    v1, v2 = map(script, sys.argv[1:])
+    exact, f1 = v2.get_raw_scores(*paragraphs(asked))
     questions = []
-    for prediction, golds in ANSWERS + random_answers:
+    for i, (prediction, golds) in enumerate(asked):
+        normalized = v1.normalize_answer(prediction)
+        assert normalized == v2.normalize_answer(prediction)
+        best = lambda of: float(v1.metric_max_over_ground_truths(of, prediction, golds))
         questions.append(dict(
-            prediction=prediction, golds=golds, normalized=normalized(prediction),
-            v1=squad_v1(prediction, golds) if golds else None, v2=squad_v2(prediction, golds),
+            prediction=prediction, golds=golds, normalized=normalized,
+            v1=[best(v1.exact_match_score), best(v1.f1_score)] if golds else None,
+            v2=[float(exact[i]), float(f1[i])],
         ))
-    mean = lambda scores: [100 * sum(column) / len(scores) for column in zip(*scores)]
+    answerable, others = [[i for i, (_, golds) in enumerate(asked) if bool(golds) == has]
+                          for has in (True, False)]
+    of_v1 = v1.evaluate(*paragraphs([asked[i] for i in answerable]))
+    of_v2 = lambda numbers: [v2.make_eval_dict(exact, f1, numbers)[key] for key in ("exact", "f1")]
     return dict(
-        questions=questions,
-        v1=mean([q["v1"] for q in questions if q["golds"]]),
-        v2=mean([q["v2"] for q in questions]),
-        has_answer=mean([q["v2"] for q in questions if q["golds"]]),
-        no_answer=mean([q["v2"] for q in questions if not q["golds"]]),
-        thresholds=[threshold(rng, n, skill) for n in (1, 2, 8, 40) for skill in (0, 0.5, 3)],
+        questions=questions, v1=[of_v1["exact_match"], of_v1["f1"]], v2=of_v2(None),
+        has_answer=of_v2(answerable), no_answer=of_v2(others),
+        thresholds=[threshold(rng, v2, n, skill) for n in (1, 2, 8, 40) for skill in (0, 0.5, 3)],
     )
 
 
-def threshold(rng, n, skill):
-    """By trying every threshold; the script's own search goes through them in order."""
+def threshold(rng, script, n, skill):
     answerable = [rng.random() < 0.6 for _ in range(n)]
     # Halves, so that some are equal.
     doubts = [round(2 * rng.gauss(-skill if has else skill, 1)) / 2 for has in answerable]
     scores = [rng.choice([0.0, 0.5, 1.0]) if has else rng.choice([0.0, 0.0, 1.0])
               for has in answerable]
-    best = (-math.inf, -math.inf)
-    for at in [-math.inf] + sorted(set(doubts)):
-        earned = [score if doubt <= at else float(not has)
-                  for doubt, score, has in zip(doubts, scores, answerable)]
-        best = max(best, (100 * sum(earned) / n, -at))
-    at = None if best[1] == math.inf else -best[1]
-    return dict(doubts=doubts, scores=scores, answerable=answerable, threshold=at, percent=best[0])
+    # The script goes through the questions one by one and might stop between equal doubts, at what
+    # no threshold gives; not so where those that lose come first.
+    order = sorted(range(n), key=lambda i: scores[i] - (not answerable[i]))
+    by_number = lambda values: {i: values[i] for i in order}
+    said = ["" if score == 1 and not has else "something"
+            for score, has in zip(scores, answerable)]
+    percent, at = script.find_best_thresh(*map(by_number, (said, scores, doubts, answerable)))
+    nothing = 100 * answerable.count(False) / n  # which it calls a threshold of 0
+    return dict(doubts=doubts, scores=scores, answerable=answerable,
+                threshold=at if percent > nothing else None, percent=percent)
 
 
 # ---- translation --------------------------------------------------------------------------------

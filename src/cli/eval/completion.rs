@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
+use super::super::generate::check_beams;
 use super::questions::{Asking, QuestionArgs};
 use super::text::beside;
 use super::{Job, ModelArgs, OutArgs, bar, conclude, on_device};
@@ -10,6 +11,7 @@ use crate::device::Device;
 use crate::eval::metrics::bootstrap::Bootstrap;
 use crate::eval::prompts::{Answers, Question};
 use crate::eval::results::{Measured, Results};
+use crate::generate::beams::Beams;
 use crate::generate::sampling::Sampling;
 use crate::generate::{Choice, Continuing};
 use crate::predict::{PredictError, Predictor};
@@ -17,15 +19,15 @@ use crate::predict::{PredictError, Predictor};
 /// Completions: how likely are the references, and what does the model write itself?
 ///
 /// Of the references: their loss a token, and the share that greedy decoding would write. Then the
-/// model continues each prompt greedily: exact match (blanks at the ends aside), and what
-/// `eval text` tells.
+/// model continues each prompt, greedily or by beam search: exact match (blanks at the ends aside),
+/// and what `eval text` tells.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: {\"prompt\": \"The capital of France is\", \
     \"completion\": \"Paris\"}\n  \
     warpwright eval completion --model gpt2 --input capitals.jsonl --length 5\n\n\
     Example: translation, four sentence pairs before each\n  \
     warpwright eval completion --model runs/pairs --input test.jsonl --shots train.jsonl --k 4 \\\n\
-    \x20   --template \"English: {en}\\nFrench:\" --completion fr")]
+    \x20   --template \"English: {en}\\nFrench:\" --completion fr --beams 4")]
 pub struct CompletionArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -37,6 +39,9 @@ pub struct CompletionArgs {
     /// Tokens that the model writes at most; 0 to have it write nothing
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     pub length: usize,
+    /// Search with so many beams, as `generate --beams` does [default: greedily]
+    #[arg(long, value_name = "BEAMS")]
+    pub beams: Option<usize>,
     /// What ends an answer, \n for a line break; so does the end of the text
     #[arg(long, value_name = "TEXT", default_value = "\\n")]
     pub until: String,
@@ -54,6 +59,7 @@ struct Completion<'a> {
 
 /// Reads, asks and tells.
 pub fn run(args: &CompletionArgs) -> Result<()> {
+    args.beams.map_or(Ok(()), check_beams)?;
     let asking = args.questions.read("{prompt}", &Answers::One(args.completion.clone()))?;
     conclude(&on_device(&args.model, &Completion { args, asking })?, &args.out)
 }
@@ -98,6 +104,7 @@ impl Job for Completion<'_> {
         };
         let mut settings = self.args.questions.settings(&self.asking);
         settings["length"] = self.args.length.into();
+        settings["beams"] = self.args.beams.into();
         settings["until"] = self.args.until.clone().into();
         Ok(Results {
             task: "completion",
@@ -113,18 +120,20 @@ impl Job for Completion<'_> {
 }
 
 impl Completion<'_> {
-    /// What the model writes greedily after each prompt, up to `until`, without blanks at its ends.
+    /// What the model writes after each prompt, up to `until`, without blanks at its ends.
     fn written<D: Device>(
         &self,
         predictor: &Predictor<D>,
         prompts: &[String],
     ) -> Result<Vec<String>, PredictError> {
         let until = self.args.until.replace("\\n", "\n");
-        let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+        let greedy = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+        let beams =
+            |count| Choice::Search(Beams { count, length_penalty: 1.0, early_stopping: false });
         let how = Continuing {
             length: self.args.length,
             stops: [until].into_iter().filter(|until| !until.is_empty()).collect(),
-            choice: Choice::Draw(sampling),
+            choice: self.args.beams.map_or(Choice::Draw(greedy), beams),
         };
         // Blanks are the model's to write.
         let prompts: Vec<String> =

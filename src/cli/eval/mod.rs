@@ -6,6 +6,7 @@ mod hellaswag;
 mod labels;
 mod loss;
 mod questions;
+mod task;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::device::{DeviceArgs, OnDevice};
 use super::{say, unused};
@@ -30,6 +32,7 @@ pub enum EvalCommand {
     Loss(loss::LossArgs),
     Choice(choice::ChoiceArgs),
     Completion(completion::CompletionArgs),
+    Task(task::TaskArgs),
     Hellaswag(hellaswag::HellaswagArgs),
     Text(text::TextArgs),
     Labels(labels::LabelsArgs),
@@ -41,6 +44,7 @@ pub fn run(command: &EvalCommand) -> Result<()> {
         EvalCommand::Loss(args) => loss::run(args),
         EvalCommand::Choice(args) => choice::run(args),
         EvalCommand::Completion(args) => completion::run(args),
+        EvalCommand::Task(args) => task::run(args),
         EvalCommand::Hellaswag(args) => hellaswag::run(args),
         EvalCommand::Text(args) => text::run(args),
         EvalCommand::Labels(args) => labels::run(args),
@@ -107,6 +111,11 @@ fn bar(tokens: u64) -> ProgressBar {
 /// Tells the results, and writes them if they are to be.
 fn conclude(results: &Results, out: &OutArgs) -> Result<()> {
     say(results.table().trim_end())?;
+    write(results, out)
+}
+
+/// Writes results if they are to be.
+fn write(results: &impl Serialize, out: &OutArgs) -> Result<()> {
     let Some(path) = &out.out else { return Ok(()) };
     let json = serde_json::to_string_pretty(results)? + "\n";
     let written = files::write(path, json.as_bytes());

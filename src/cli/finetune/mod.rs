@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::card::CardArgs;
 use super::device::{DeviceArgs, OnDevice};
@@ -53,7 +54,7 @@ pub struct FinetuneArgs {
     /// A run directory (its best checkpoint), or a Hugging Face model's folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = tasks())]
     pub task: TaskArg,
     /// Rows to learn from
     #[arg(long, value_name = "FILE")]
@@ -154,6 +155,16 @@ pub enum TaskArg {
     Answer,
     /// How a prompt goes on
     Complete,
+}
+
+/// The tasks, and by other names what is none of them.
+fn tasks() -> impl TypedValueParser<Value = TaskArg> {
+    let known = TaskArg::value_variants().iter().filter_map(TaskArg::to_possible_value);
+    let other = PossibleValue::new("mlm").aliases(["clm", "continue"]).hide(true);
+    PossibleValuesParser::new(known.chain([other])).try_map(|name| {
+        let why = "to go on with a language model's own objective, use `pretrain --init`";
+        TaskArg::from_str(&name, false).map_err(|_| why)
+    })
 }
 
 impl TaskArg {

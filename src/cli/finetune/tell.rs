@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::export::{put_model, write_model};
 use super::super::say;
@@ -14,15 +14,11 @@ use super::job::{CLIP, Job, Source, Trained, WARMUP};
 use crate::card::{self, Origin, file_name};
 pub use crate::eval::metrics::shown;
 use crate::finetune::examples::{Example, Gold};
+use crate::finetune::findings::Findings;
 use crate::finetune::outcome::Metric;
-use crate::finetune::saying::said;
 use crate::finetune::train::counts;
 use crate::hf::FloatType;
 use crate::model::arch::TaskKind;
-
-/// Mistakes that are kept, and told.
-const WORST: usize = 20;
-const TOLD: usize = 5;
 
 #[derive(Serialize)]
 struct Measured {
@@ -31,29 +27,6 @@ struct Measured {
     /// Of 95%
     low: Option<f64>,
     high: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct Mistake<'a> {
-    /// Of SQuAD's JSON the question's number.
-    line: u64,
-    text: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    question: Option<&'a str>,
-    loss: f64,
-    right: Value,
-    /// Of tasks with a head of their own.
-    #[serde(flatten)]
-    said: Map<String, Value>,
-}
-
-/// When no answer is given.
-#[derive(Serialize)]
-struct Null {
-    threshold: f64,
-    /// What would have been best on the held-out questions, and the F1 that it earns there.
-    best_threshold: f64,
-    best_f1: f64,
 }
 
 /// Rows, or words, that a label is right of.
@@ -90,13 +63,8 @@ struct Results<'a> {
     seeds: Vec<(u64, Option<f64>)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     over_seeds: Option<Spread>,
-    /// Rows are what was right, columns what was said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    confusion: Option<Vec<Vec<u64>>>,
-    /// Of answers, where some question has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    null: Option<Null>,
-    worst: Vec<Mistake<'a>>,
+    #[serde(flatten)]
+    findings: Findings<'a>,
     samples_a_second: f64,
     /// What the GPU took for all seeds, where it tells.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,21 +95,6 @@ impl Job {
                 Measured { metric, value: model.predictions.metric(metric), low, high }
             })
             .collect();
-        let worst = model.predictions.worst(WORST);
-        let mistake = |&(i, loss): &(usize, f64)| {
-            let example = &self.held[i];
-            let said = |task| said(task, example, &model.predictions.logits[i], &self.decoding);
-            Mistake {
-                line: example.line,
-                text: &example.text,
-                question: example.question.as_deref(),
-                loss,
-                right: example.gold.shown(labels),
-                said: task.map(said).unwrap_or_default(),
-            }
-        };
-        let null =
-            |(threshold, (best_threshold, best_f1))| Null { threshold, best_threshold, best_f1 };
         let rates = model.epochs.iter().map(|epoch| epoch.samples_a_second);
         let seeds: Vec<(u64, Option<f64>)> = trained.iter().map(|t| (t.seed, value(t))).collect();
         let results = Results {
@@ -157,9 +110,7 @@ impl Job {
             chosen_by: self.metric,
             over_seeds: spread(seeds.iter().filter_map(|(_, value)| *value)),
             seeds,
-            confusion: model.predictions.confusion(),
-            null: self.decoding.threshold.zip(model.predictions.best_threshold()).map(null),
-            worst: worst.iter().map(mistake).collect(),
+            findings: Findings::of(task, &self.held, &model.predictions, &self.decoding),
             samples_a_second: rates.sum::<f64>() / model.epochs.len() as f64,
             joules,
             settings: self.settings(args),
@@ -257,26 +208,5 @@ fn tell(results: &Results) -> Result<()> {
         let count = results.seeds.len();
         say(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"))?;
     }
-    if let Some(confusion) = results.confusion.as_ref().filter(|rows| rows.len() <= 10) {
-        say("\nwas (row), said (column):")?;
-        let wide = results.labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max(6);
-        let cell = |text: &str| format!("{text:>wide$}  ");
-        let heads: String = results.labels.iter().map(|label| cell(label)).collect();
-        say(format_args!("  {}{heads}", cell("")))?;
-        for (label, row) in results.labels.iter().zip(confusion) {
-            let row: String = row.iter().map(|count| cell(&count.to_string())).collect();
-            say(format_args!("  {}{row}", cell(label)))?;
-        }
-    }
-    if let Some(Null { best_threshold, best_f1, .. }) = &results.null {
-        say(format_args!(
-            "\nbest in hindsight: --null-threshold {best_threshold:.3}, answer F1 {best_f1:.4}"
-        ))?;
-    }
-    say("\nmost wrong about:")?;
-    for Mistake { line, text, question, loss, .. } in results.worst.iter().take(TOLD) {
-        let short: String = question.unwrap_or(text).chars().take(90).collect();
-        say(format_args!("  line {line}, loss {loss:.2}: {short}"))?;
-    }
-    Ok(())
+    Ok(say(results.findings.text(results.labels).trim_end())?)
 }
