@@ -124,6 +124,15 @@ fn json(path: &Path, command: &'static str) -> Result<Value, CardError> {
     serde_json::from_slice(&bytes).map_err(wrong)
 }
 
+impl Known {
+    /// # Errors
+    /// Evaluations or benches that are none.
+    pub fn check(&self) -> Result<(), CardError> {
+        self.evaluations.iter().try_for_each(|path| results::evaluated(path).map(drop))?;
+        results::energy(&Origin::Unknown, self.bench.as_deref()).map(drop)
+    }
+}
+
 /// Writes the card of the model in `folder`, of `arch`.
 ///
 /// # Errors

@@ -71,12 +71,13 @@ pub fn run(args: ExportArgs) -> Result<()> {
         Stored::Bf16 => FloatType::Bf16,
     };
     let to = to.unwrap_or_else(|| beside(&model, "-hf"));
-    if to.exists() {
-        bail!("{} exists: name a folder that does not", to.display());
-    }
+    let known = card.known(&to);
+    known.check()?;
+    let making = Making::begin(&to)?;
     let from = model_folder(&model);
     let dir = ModelDir::open(&from)?;
     let layout = Layout::new(&dir.arch);
+    dir.fits(&dir.arch, &layout.table)?;
     let mut arena = vec![0.0; layout.table.arena_len];
     for index in 0..layout.table.params.len() {
         let (span, values) = initial(&layout, SEED, index);
@@ -93,9 +94,9 @@ pub fn run(args: ExportArgs) -> Result<()> {
         from.display()
     );
     let (tokenizer, origin) = (tokenizer(&from)?, Origin::of(&model)?);
-    write_model(&to, |folder| {
+    making.finish(|folder| {
         put_model(folder, (&dir.arch, &dir.ids, dtype), &arena, tokenizer.as_ref())?;
-        Ok(card::write(folder, &dir.arch, &origin, &card.known(&to))?)
+        Ok(card::write(folder, &dir.arch, &origin, &known)?)
     })?;
 
     say(format_args!("wrote {}", to.display()))?;
@@ -111,21 +112,53 @@ pub fn run(args: ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// Makes a folder beside `to`, has `put` fill it, and renames it when it is whole.
-pub(super) fn write_model(to: &Path, put: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let io = || format!("{} cannot be written", to.display());
-    let partial = beside(to, ".partial");
-    // What a killed process left.
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(io)?;
+/// A model's folder in the making: beside its place until it is whole.
+pub(super) struct Making {
+    partial: PathBuf,
+    to: PathBuf,
+}
+
+/// By this a folder in the making is known.
+const MARK: &str = ".warpwright-partial";
+
+impl Making {
+    /// # Errors
+    /// A folder that exists; a place that cannot be written to.
+    pub fn begin(to: &Path) -> Result<Making> {
+        let io = || format!("{} cannot be written", to.display());
+        if fs::symlink_metadata(to).is_ok() {
+            bail!("{} exists: name a folder that does not", to.display());
+        }
+        let partial = beside(to, ".partial");
+        if partial.exists() {
+            // What a killed process left.
+            ensure!(
+                partial.join(MARK).exists(),
+                "{} is in the way, and not of this program's making: move it",
+                partial.display()
+            );
+            fs::remove_dir_all(&partial).with_context(io)?;
+        }
+        fs::create_dir_all(&partial).with_context(io)?;
+        let making = Making { partial, to: to.into() };
+        fs::write(making.partial.join(MARK), "").with_context(io)?;
+        Ok(making)
     }
-    fs::create_dir_all(&partial).with_context(io)?;
-    let done = put(&partial).and_then(|()| fs::rename(&partial, to).with_context(io));
-    if done.is_err() {
-        // The folder is ours alone, and the first error is the one to tell.
-        let _ = fs::remove_dir_all(&partial);
+
+    /// Has `put` fill the folder, and gives it its name.
+    pub fn finish(self, put: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        put(&self.partial)?;
+        let done = fs::remove_file(self.partial.join(MARK))
+            .and_then(|()| fs::rename(&self.partial, &self.to));
+        done.with_context(|| format!("{} cannot be written", self.to.display()))
     }
-    done
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        // Of a folder that has its name there is nothing left, and an error has no one to go to.
+        let _ = fs::remove_dir_all(&self.partial);
+    }
 }
 
 /// Writes a model whose parameters lie in `arena`, and its tokenizer.

@@ -74,6 +74,7 @@ impl OnDevice for PredictArgs {
 }
 
 fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
+    args.answers.check()?;
     let labeller = Labeller::open(dev, &args.model)?;
     unused(&labeller.report);
     let kind = labeller.task.kind;

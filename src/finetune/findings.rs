@@ -16,6 +16,9 @@ use crate::model::arch::Task;
 const WORST: usize = 20;
 const TOLD: usize = 5;
 
+/// Characters of a label that a table shows.
+const WIDEST: usize = 24;
+
 /// More classes make no table that is read.
 const CLASSES: usize = 10;
 
@@ -88,8 +91,10 @@ impl<'a> Findings<'a> {
         let mut out = String::new();
         if let Some(confusion) = self.confusion.as_ref().filter(|rows| rows.len() <= CLASSES) {
             out += "\nwas (row), said (column):\n";
-            let wide = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).max(6);
-            let cell = |text: &str| format!("{text:>wide$}  ");
+            let wide = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
+            let wide = wide.clamp(6, WIDEST);
+            let cell =
+                |text: &str| format!("{:>wide$}  ", text.chars().take(wide).collect::<String>());
             let heads: String = labels.iter().map(|label| cell(label)).collect();
             // Writing to a String cannot fail.
             let _ = writeln!(out, "  {}{heads}", cell(""));

@@ -31,6 +31,11 @@ impl<'a> Frame<'a> {
     ) -> Result<Self, ExampleError> {
         let longest = longest.min(arch.context);
         let specials = tokenizer.specials();
+        let framing = [specials.cls, specials.sep, specials.eot];
+        let beyond = |id: &u32| *id as usize >= arch.vocab;
+        if let Some(id) = framing.into_iter().flatten().find(beyond) {
+            return Err(ExampleError::Vocabulary { id, vocab: arch.vocab });
+        }
         if arch.causal {
             let between = specials.eot.into_iter().collect();
             return Ok(Frame { arch, tokenizer, longest, begin: vec![], between, end: vec![] });

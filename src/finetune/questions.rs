@@ -307,7 +307,7 @@ pub fn decode(sequences: &[Sequence], logits: &[f64], how: &Decoding) -> Decoded
         null = null.min(now[0] + now[1]);
         let ends = |which: usize| best(now, which, how.best);
         for start in ends(0) {
-            for &end in ends(1).iter().filter(|&&end| end >= start && end < start + how.longest) {
+            for &end in ends(1).iter().filter(|&&end| end >= start && end - start < how.longest) {
                 if let (Some(first), Some(last)) = (&sequence.spans[start], &sequence.spans[end]) {
                     let score = now[2 * start] + now[2 * end + 1];
                     spans.push(Found { bytes: first.start..last.end, score });

@@ -1,5 +1,6 @@
 //! Labelled data as files: rows with named columns.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -148,6 +149,11 @@ fn separated(path: &Path, delimiter: u8, quotes: bool) -> Result<Vec<Record>, Ta
     builder.delimiter(delimiter).quoting(quotes);
     let mut reader = builder.from_path(path).map_err(wrong)?;
     let names = reader.headers().map_err(wrong)?.clone();
+    let mut known = HashSet::new();
+    if let Some(name) = names.iter().find(|name| !known.insert(*name)) {
+        let why = format!("two columns are called {name:?}: rename one");
+        return Err(TableError::Row { path: path.into(), line: 1, why });
+    }
     let record = |row: csv::StringRecord| {
         let line = row.position().map_or(0, csv::Position::line);
         let fields = names.iter().zip(&row);

@@ -48,8 +48,8 @@ pub enum TrainError {
     #[error("{0}")]
     Device(String),
     #[error(
-        "the loss of step {0} is not finite: lower --lr, or look for values in the data that are \
-         beyond reason"
+        "the loss or a weight is not finite after step {0}: lower --lr, or look for values in the \
+         data that are beyond reason"
     )]
     NotFinite(usize),
 }
@@ -75,6 +75,8 @@ pub struct Finetuned {
     pub epochs: Vec<Epoch>,
     /// Of `epochs`, the best.
     pub best: usize,
+    /// What ended the training before its time, an epoch later.
+    pub stopped: Option<TrainError>,
     pub report: LoadReport,
 }
 
@@ -82,7 +84,7 @@ pub struct Finetuned {
 /// chooses by `held`.
 ///
 /// # Errors
-/// A model that does not load, a device that fails, a loss that is not finite.
+/// A model that does not load, a device that fails; a loss that is not finite in the first epoch.
 pub fn finetune<D: Device>(
     dev: &D,
     dir: &ModelDir,
@@ -110,11 +112,27 @@ pub fn finetune<D: Device>(
 
     let mut epochs: Vec<Epoch> = Vec::new();
     let mut best: Option<(usize, Vec<f64>, Predictions)> = None;
+    let mut stopped = None;
     for number in 1..=settings.epochs {
-        let (begun, mut loss) = (Instant::now(), 0.0);
-        for step in (number - 1) * an_epoch..number * an_epoch {
-            loss += take(dev, &mut trainer, &micros(step), settings, [step, steps])?;
-        }
+        let begun = Instant::now();
+        let mut of_epoch = (number - 1) * an_epoch..number * an_epoch;
+        let losses = of_epoch.try_fold(0.0, |sum, step| {
+            Ok(sum + take(dev, &mut trainer, &micros(step), settings, [step, steps])?)
+        });
+        let arena = trainer.state.master.to_vec();
+        // The last step's loss says nothing of what it made of the weights.
+        let learnt = losses.and_then(|loss| match arena.iter().all(|weight| weight.is_finite()) {
+            true => Ok(loss),
+            false => Err(TrainError::NotFinite(number * an_epoch)),
+        });
+        let loss = match learnt {
+            Ok(loss) => loss,
+            Err(error @ TrainError::NotFinite(_)) if best.is_some() => {
+                stopped = Some(error);
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         let seconds = begun.elapsed().as_secs_f64();
         let predictions = predict(dev, &mut trainer, held, settings);
         let epoch = Epoch {
@@ -127,7 +145,7 @@ pub fn finetune<D: Device>(
         epochs.push(epoch);
         let worth = |at: usize| settings.metric.worth(epochs[at].metric);
         if best.as_ref().is_none_or(|(at, ..)| worth(number - 1) > worth(*at)) {
-            best = Some((number - 1, trainer.state.master.to_vec(), predictions));
+            best = Some((number - 1, arena, predictions));
         }
         let since = number - 1 - best.as_ref().map_or(0, |(at, ..)| *at);
         if settings.patience > 0 && since >= settings.patience {
@@ -135,7 +153,7 @@ pub fn finetune<D: Device>(
         }
     }
     let (best, arena, predictions) = best.expect("there is an epoch");
-    Ok(Finetuned { arena, predictions, epochs, best, report })
+    Ok(Finetuned { arena, predictions, epochs, best, stopped, report })
 }
 
 /// One step of so many; its loss.

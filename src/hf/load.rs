@@ -18,7 +18,7 @@ use super::safe::{SafeError, SafeFile, Stored};
 use super::save::{CHUNK, transpose};
 use crate::device::{Buffer, Device};
 use crate::model::arch::{Arch, ArchError, TaskKind};
-use crate::model::params::{Param, ParamTable};
+use crate::model::params::{Layout, Param, ParamTable};
 use crate::model::transformer::Model;
 
 /// Why a directory cannot be loaded.
@@ -39,6 +39,8 @@ pub enum LoadError {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("{}: {source}", dir.display())]
     Config { dir: PathBuf, source: ConfigError },
+    #[error("tensor {name} is in both {} and {}: remove it from one", a.display(), b.display())]
+    Twice { name: String, a: PathBuf, b: PathBuf },
     #[error(
         "{} has a config.json but no model.safetensors: copy the weights there too", .0.display()
     )]
@@ -136,9 +138,17 @@ impl ModelDir {
             .map_err(|source| LoadError::Config { dir: dir.to_path_buf(), source })?;
         let paths = weight_files(dir, &arch)?;
         let files = paths.iter().map(|p| SafeFile::open(p)).collect::<Result<Vec<_>, _>>()?;
-        let mut places = HashMap::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         for (i, file) in files.iter().enumerate() {
-            places.extend(file.names().into_iter().map(|name| (name, i)));
+            for name in file.names() {
+                if let Some(other) = places.insert(name.clone(), i) {
+                    let [a, b] = [other, i].map(|i| paths[i].clone());
+                    return Err(LoadError::Twice { name, a, b });
+                }
+            }
+        }
+        if paths[0].file_name() != Some(SINGLE.as_ref()) {
+            check_index(&dir.join(INDEX), &paths, &places)?;
         }
         let ids = read_ids(&config);
         let (dir, stored, tokens) = (dir.to_path_buf(), arch.clone(), None);
@@ -150,6 +160,7 @@ impl ModelDir {
         &self,
         dev: &D,
     ) -> Result<(Model<D>, LoadReport), E> {
+        self.fits(&self.arch, &Layout::new(&self.arch).table)?;
         let mut model = Model::new(dev, &self.arch)?;
         let params = &mut model.params;
         let report = self.load(&model.layout.table, |param, start, values| {
@@ -184,6 +195,40 @@ impl ModelDir {
         table: &ParamTable,
         mut sink: impl FnMut(&Param, usize, &[f64]),
     ) -> Result<LoadReport, LoadError> {
+        let (found, report) = self.matched(arch, table)?;
+        for (piece, stored) in found {
+            let param = &table.params[piece.param];
+            let mut finite = true;
+            let mut checked = |param: &Param, start: usize, values: &[f64]| {
+                finite &= values.iter().all(|value| value.is_finite());
+                sink(param, start, values);
+            };
+            match self.rows(&param.name) {
+                Some(rows) => resize::stream(&piece, param, &stored, &rows, &mut checked),
+                None => stream(&piece, param, &stored, &mut checked),
+            }
+            if !finite {
+                let (path, name) = (self.dir.clone(), piece.name);
+                return Err(LoadError::NotFinite { path, name });
+            }
+        }
+        Ok(report)
+    }
+
+    /// Whether the files have the tensors of `table`, before there is memory for them.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`], [`LoadError::Shape`] or [`LoadError::File`].
+    pub fn fits(&self, arch: &Arch, table: &ParamTable) -> Result<(), LoadError> {
+        self.matched(arch, table).map(drop)
+    }
+
+    /// The stored tensor of each piece that has one; and what is left over on either side.
+    fn matched(
+        &self,
+        arch: &Arch,
+        table: &ParamTable,
+    ) -> Result<(Vec<(Piece, Stored<'_>)>, LoadReport), LoadError> {
         let mut report = LoadReport::default();
         let mut found: Vec<(Piece, Stored)> = Vec::new();
         let mut used = BTreeSet::new();
@@ -206,23 +251,7 @@ impl ModelDir {
         report.leftover.sort();
         let of_head = |(piece, _): &(Piece, Stored)| may_be_missing(&table.params[piece.param]);
         report.headless = !report.missing.is_empty() && !found.iter().any(of_head);
-        for (piece, stored) in found {
-            let param = &table.params[piece.param];
-            let mut finite = true;
-            let mut checked = |param: &Param, start: usize, values: &[f64]| {
-                finite &= values.iter().all(|value| value.is_finite());
-                sink(param, start, values);
-            };
-            match self.rows(&param.name) {
-                Some(rows) => resize::stream(&piece, param, &stored, &rows, &mut checked),
-                None => stream(&piece, param, &stored, &mut checked),
-            }
-            if !finite {
-                let (path, name) = (self.dir.clone(), piece.name);
-                return Err(LoadError::NotFinite { path, name });
-            }
-        }
-        Ok(report)
+        Ok((found, report))
     }
 
     /// The piece's tensor under any of the names it goes by, its shape checked.
@@ -281,13 +310,34 @@ fn read_json(path: &Path) -> Result<Value, LoadError> {
     serde_json::from_slice(&text).map_err(json)
 }
 
+/// The tensors of a model in one file, and where those of a model in several are.
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Whether tensors are where an index, which names no other files, says.
+fn check_index(
+    index: &Path,
+    paths: &[PathBuf],
+    places: &HashMap<String, usize>,
+) -> Result<(), LoadError> {
+    let json = read_json(index)?;
+    for (name, file) in json["weight_map"].as_object().into_iter().flatten() {
+        let at = places.get(name).and_then(|&i| paths[i].file_name()?.to_str());
+        if at != file.as_str() {
+            let why = format!("tensor {name} is not in {file}, where it says");
+            return Err(LoadError::Index { path: index.into(), why });
+        }
+    }
+    Ok(())
+}
+
 /// The safetensors files of a directory.
 fn weight_files(dir: &Path, arch: &Arch) -> Result<Vec<PathBuf>, LoadError> {
-    let single = dir.join("model.safetensors");
+    let single = dir.join(SINGLE);
     if single.exists() {
         return Ok(vec![single]);
     }
-    let index = dir.join("model.safetensors.index.json");
+    let index = dir.join(INDEX);
     if index.exists() {
         return shards(dir, &index);
     }

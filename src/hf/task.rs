@@ -47,6 +47,9 @@ pub(super) fn read(k: &Keys, arch: &Arch) -> Result<Option<Task>, ConfigError> {
 fn labels(k: &Keys) -> Result<Vec<String>, ConfigError> {
     let Some(value) = k.get("id2label") else {
         let count = k.usize("num_labels", 2)?;
+        if count > 1 << 20 {
+            return Err(unsupported("num_labels", &json!(count), "at most 1048576 are"));
+        }
         return Ok((0..count).map(|i| format!("LABEL_{i}")).collect());
     };
     let wanted = "names by number from 0 on, none left out";

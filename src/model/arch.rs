@@ -189,6 +189,8 @@ pub struct Arch {
 pub enum ArchError {
     #[error("model.{0} is 0: give it at least 1")]
     Zero(&'static str),
+    #[error("model.{0} is {1}: at most {2} can be")]
+    TooLarge(&'static str, usize, usize),
     #[error(
         "width {width} is not a multiple of heads {heads}: the nearest number of heads that \
          divides it is {nearest}"
@@ -332,20 +334,28 @@ impl Arch {
 
     /// Refuses what cannot be built, with the way out.
     pub fn validate(&self) -> Result<(), ArchError> {
-        for (name, value) in [
-            ("vocab", self.vocab),
-            ("width", self.width),
-            ("embed_width", self.embed_width),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("inner", self.inner),
-            ("context", self.context),
-            ("global_every", self.global_every),
-            ("groups", self.groups),
-            ("group_depth", self.group_depth),
+        // Ids and positions are i32; the rest is far beyond any model, and keeps products of
+        // sizes from overflowing.
+        const INDICES: usize = i32::MAX as usize;
+        const WIDTHS: usize = 1 << 20;
+        const LAYERS: usize = 1 << 14;
+        for (name, value, most) in [
+            ("vocab", self.vocab, INDICES),
+            ("width", self.width, WIDTHS),
+            ("embed_width", self.embed_width, WIDTHS),
+            ("layers", self.layers, LAYERS),
+            ("heads", self.heads, WIDTHS),
+            ("inner", self.inner, WIDTHS),
+            ("context", self.context, INDICES),
+            ("global_every", self.global_every, INDICES),
+            ("groups", self.groups, LAYERS),
+            ("group_depth", self.group_depth, LAYERS),
         ] {
             if value == 0 {
                 return Err(ArchError::Zero(name));
+            }
+            if value > most {
+                return Err(ArchError::TooLarge(name, value, most));
             }
         }
         if !self.width.is_multiple_of(self.heads) {

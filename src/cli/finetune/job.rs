@@ -23,10 +23,12 @@ use crate::finetune::outcome::Metric;
 use crate::finetune::questions::{Decoding, some_unanswerable};
 use crate::finetune::reader::{Data, Reader};
 use crate::finetune::saying::are_tags;
-use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, finetune};
+use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, counts, finetune};
 use crate::hf::{FloatType, LoadReport, ModelDir, fits_family, write_config};
 use crate::model::arch::{Arch, Dropouts, Family, Pooling, Task, TaskKind};
+use crate::model::params::Layout;
 use crate::ops::optimizer::Rule;
+use crate::plan::Room;
 use crate::rng::Philox;
 use crate::train::schedule::{Schedule, Shape};
 use crate::train::step::Layered;
@@ -91,6 +93,10 @@ impl Job {
         };
         // What its own config.json cannot say would be lost after the training.
         write_config(&arch, &dir.ids, FloatType::F32)?;
+        let layout = Layout::new(&arch);
+        dir.fits(&arch, &layout.table)?;
+        // Weights, gradients and two moments.
+        Room::host().check(4 * size_of::<f32>() as u64 * layout.table.arena_len as u64)?;
         if args.freeze > arch.layers {
             bail!("--freeze {}: the model has {} layers", args.freeze, arch.layers);
         }
@@ -112,6 +118,10 @@ impl Job {
             }
             None => split(train, args.split)?,
         };
+        let outputs = arch.outputs();
+        if let Some(task) = &arch.task {
+            check_counts(task, &[&train, &held].map(|examples| counts(examples, outputs)))?;
+        }
         let metric = metric(args, &arch)?;
         let mut decoding = args.answers.decoding();
         if some_unanswerable(&train) || some_unanswerable(&held) {
@@ -162,6 +172,9 @@ impl Job {
         let examples = [&self.train[..], &self.held[..]];
         let trained = finetune(dev, &self.dir, &self.arch, examples, &settings, tell)?;
         said?;
+        if let Some(why) = &trained.stopped {
+            eprintln!("stopped, with the best epoch until then: {why}");
+        }
         if seed == args.seeds[0] {
             heads(&trained.report)?;
         }
@@ -206,6 +219,10 @@ fn metric(args: &FinetuneArgs, arch: &Arch) -> Result<Metric> {
     let own = known.iter().find(|&&metric| !(metric == Metric::EntityF1 && untagged));
     let metric = args.metric.unwrap_or(*own.expect("a task has a metric"));
     ensure!(known.contains(&metric), "--metric: such a task has {}", names(known));
+    ensure!(
+        !(metric == Metric::EntityF1 && untagged),
+        "--metric entity-f1: the labels are no tags of entities (B-X, I-X, O)"
+    );
     Ok(metric)
 }
 
@@ -250,8 +267,8 @@ fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -
         "--pooling: such a task is of tokens; leave it away"
     );
     ensure!(
-        kind != TaskKind::Spans || !args.class_weights,
-        "--class-weights: answers have no classes; leave it away"
+        !matches!(kind, TaskKind::Spans | TaskKind::Values) || !args.class_weights,
+        "--class-weights: answers and numbers have no classes; leave it away"
     );
     let own = if of_sequences { own } else { Pooling::First };
     let pooling = args.pooling.map_or(own, Pooled::pooling);
@@ -298,6 +315,22 @@ fn heads(report: &LoadReport) -> Result<()> {
     }
     if !leftover.is_empty() {
         say(format_args!("  left out, of no use to the task: {leftover}"))?;
+    }
+    Ok(())
+}
+
+/// That there is something to learn, by [what is learnt, what is held out] of each label.
+fn check_counts(task: &Task, [learnt, held]: &[Vec<usize>; 2]) -> Result<()> {
+    let known = |counts: &[usize]| counts.iter().filter(|&&count| count > 0).count();
+    let exclusive = matches!(task.kind, TaskKind::Classes | TaskKind::Tokens);
+    ensure!(
+        !exclusive || known(learnt) > 1,
+        "all rows to learn from have one label alone: give more rows, or another --dev FILE"
+    );
+    for ((label, learnt), held) in task.labels.iter().zip(learnt).zip(held) {
+        if *learnt == 0 && *held > 0 {
+            eprintln!("label {label:?}: held out {held} times, and never there to be learnt");
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::card::CardArgs;
 use super::device::{DeviceArgs, OnDevice};
+use super::export::Making;
 use crate::device::Device;
 use crate::finetune::outcome::Metric;
 use crate::finetune::questions::Decoding;
@@ -199,6 +200,15 @@ pub struct AnswerArgs {
 }
 
 impl AnswerArgs {
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(self.longest_answer > 0, "--longest-answer is 0: give at least 1");
+        ensure!(
+            self.null_threshold.is_none_or(f64::is_finite),
+            "--null-threshold: give a finite number"
+        );
+        Ok(())
+    }
+
     pub(super) fn decoding(&self) -> Decoding {
         Decoding {
             longest: self.longest_answer,
@@ -219,7 +229,8 @@ pub enum OptimizerArg {
 pub fn run(args: FinetuneArgs) -> Result<()> {
     check(&args)?;
     let out = args.out.clone().unwrap_or_else(|| "runs/finetune".into());
-    ensure!(!out.exists(), "{} exists: name another folder with --out", out.display());
+    args.card.known(&out).check()?;
+    let making = Making::begin(&out)?;
     let job = Job::read(&args)?;
     let nvml = args.on.nvml()?;
     let energy = || nvml.as_ref()?.energy();
@@ -227,11 +238,15 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let mut trained = Vec::new();
     for &seed in &args.seeds {
         let training = Training { job: &job, args: &args, seed };
-        let model = args.on.run_with(|| Ok(job.arch.clone()), training)?;
-        trained.push(Trained { seed, model });
+        match args.on.run_with(|| Ok(job.arch.clone()), training) {
+            Ok(model) => trained.push(Trained { seed, model }),
+            Err(error) if args.seeds.len() == 1 => return Err(error),
+            Err(error) => eprintln!("seed {seed} is left out: {error:#}"),
+        }
     }
+    ensure!(!trained.is_empty(), "no seed came to an end: see above");
     let joules = energy().zip(before).map(|(after, before)| after - before);
-    job.conclude(&args, &trained, joules, &out)
+    job.conclude(&args, &trained, joules, making, &out)
 }
 
 /// One seed's.
@@ -268,7 +283,12 @@ fn check(args: &FinetuneArgs) -> Result<()> {
     }
     ensure!(args.positions != Some(0), "--positions 0: give at least 1");
     ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr {}: give a positive number", args.lr);
-    ensure!(args.weight_decay >= 0.0, "--weight-decay {}: give 0 or more", args.weight_decay);
+    ensure!(
+        args.weight_decay >= 0.0 && args.weight_decay.is_finite(),
+        "--weight-decay {}: give 0 or more",
+        args.weight_decay
+    );
+    args.answers.check()?;
     ensure!(
         args.layer_decay > 0.0 && args.layer_decay <= 1.0,
         "--layer-decay {}: give a factor above 0, at most 1",

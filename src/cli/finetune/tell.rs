@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::export::{put_model, write_model};
+use super::super::export::{Making, put_model};
 use super::super::say;
 use super::FinetuneArgs;
 use super::job::{CLIP, Job, Source, Trained, WARMUP};
@@ -79,6 +79,7 @@ impl Job {
         args: &FinetuneArgs,
         trained: &[Trained],
         joules: Option<f64>,
+        making: Making,
         out: &Path,
     ) -> Result<()> {
         let value = |t: &Trained| t.model.epochs[t.model.best].metric;
@@ -118,7 +119,7 @@ impl Job {
         tell(&results)?;
         let json = serde_json::to_string_pretty(&results)? + "\n";
         let origin = Origin::Finetuned(serde_json::from_str(&json)?);
-        write_model(out, |folder| {
+        making.finish(|folder| {
             let source = (&self.arch, &self.dir.ids, FloatType::F32);
             put_model(folder, source, &model.arena, Some(&self.tokenizer))?;
             fs::write(folder.join("results.json"), json).context("results.json")?;
