@@ -223,8 +223,8 @@ fn of_rows(results: &Value) -> (String, String) {
     let others = counts.len().saturating_sub(LISTED);
     let more = if others > 0 { format!("and {others} rarer ones.\n\n") } else { String::new() };
     let line = format!(
-        "What it learnt from has most of \"{}\" ({}) and least of \"{}\" ({}, and {} to be tested \
-         on): there it knows least, and least is known of it.",
+        "It had most examples of \"{}\" ({}) and fewest of \"{}\" ({} to learn from, {} to be \
+         tested on): of these it knows least, and least is known.",
         most.2,
         commas(most.0),
         least.2,

@@ -118,7 +118,7 @@ fn a_finetuned_model_s_card_has_its_results() {
         for part in [
             "| `rows.csv` | 40 | `",
             "36 rows to learn from, 4 held out",
-            "What it learnt from has most of ",
+            "It had most examples of ",
             "| learning rate | 0.00003 |",
             "| warmup share | 0.06 |",
             "| hidden dropout | 0.0 |",

@@ -125,6 +125,12 @@ const SENTENCES: &str = "-DOCSTART- O\n\nOn O\nday O\nfour B-DATE\nthe O\nold B-
     captain I-ROLE\nslept O\n\nThe O\nwhale B-BEAST\nsaw O\nthe O\ncaptain B-ROLE\nagain O\n\n\
     day O\nsix B-DATE\n. O\n";
 
+/// Of [`SENTENCES`] in train.txt.
+fn of_words<'a>(model: &'a str, dev: &'a str, out: &'a str) -> [&'a str; 11] {
+    let train = "train.txt";
+    ["finetune", "--model", model, "--task", "tokens", "--train", train, "--dev", dev, "--out", out]
+}
+
 #[test]
 fn words_are_learnt_and_told_again() {
     let lab = Lab::new();
@@ -137,26 +143,9 @@ fn words_are_learnt_and_told_again() {
     ];
     lab.write("dev.jsonl", lines.map(|line| line.replace('\n', "")).join("\n"));
     let model = masked();
-    let args = [
-        "finetune",
-        "--model",
-        &model,
-        "--task",
-        "tokens",
-        "--train",
-        "train.txt",
-        "--dev",
-        "dev.jsonl",
-        "--epochs",
-        "200",
-        "--lr",
-        "1e-2",
-        "--batch",
-        "3",
-        "--out",
-        "out",
-    ];
-    succeeds(&mut lab.program(&args));
+    let args = of_words(&model, "dev.jsonl", "out");
+    let more = ["--epochs", "200", "--lr", "1e-2", "--batch", "3"];
+    succeeds(lab.program(&args).args(more));
     let found = results(&lab, "out");
     assert_eq!(judged(&found), ("entity-f1", 1.0), "{found:#}");
     // Words of a list, and of a text as it stands; places count characters.
@@ -312,22 +301,9 @@ fn labels_that_nobody_knows_and_files_of_another_kind() {
     refused("answer", "a.csv", nowhere, &["line 2", "is no number of a character"]);
     refused("answer", "a.txt", "", &["neither .csv, .tsv nor .jsonl"]);
     lab.write("dev.txt", "day B-SHIP\n");
-    let args = [
-        "finetune",
-        "--model",
-        &model,
-        "--task",
-        "tokens",
-        "--train",
-        "train.txt",
-        "--dev",
-        "dev.txt",
-        "--out",
-        "no",
-    ];
     lab.write("train.txt", SENTENCES);
     let known = ["dev.txt, line 1", "\"B-SHIP\" is none of the model's: B-BEAST, B-DATE"];
-    refuses(&mut lab.program(&args), &known);
+    refuses(&mut lab.program(&of_words(&model, "dev.txt", "no")), &known);
     let causal = causal();
     lab.write("train.jsonl", "{\"prompt\": \"a\", \"completion\": \"\"}\n");
     let args = ["finetune", "--model", &causal, "--task", "complete", "--train", "train.jsonl"];

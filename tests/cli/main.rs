@@ -17,6 +17,7 @@ mod data;
 mod eval;
 mod explain;
 mod finetune;
+mod finetune_flags;
 mod folders;
 mod models;
 

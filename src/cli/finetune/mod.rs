@@ -40,17 +40,18 @@ use job::{Job, Trained};
 ///
 /// To go on with a language model's own objective on other text, see `pretrain --init`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
-    warpwright finetune --model all-MiniLM-L6-v2 --task classify --train reviews.csv\n  \
-    warpwright finetune --model bert-base/ --task regress --train sts.tsv --dev dev.tsv \\\n    \
+#[command(after_help = "Examples, the first with what scripts/fetch.py brings:\n  \
+    warpwright finetune --model data/minilm --task classify --longest 256 --lr 5e-5 \\\n    \
+    --train data/reviews/imdb-train.csv --dev data/reviews/imdb-test.csv\n  \
+    warpwright finetune --model data/minilm --task answer --longest 384 --batch 24 \\\n    \
+    --train data/answers/factbook-train.json --dev data/answers/factbook-test.json\n  \
+    warpwright finetune --model runs/causal --task complete \\\n    \
+    --train data/verses/verses-train.jsonl --dev data/verses/verses-test.jsonl\n  \
+    warpwright finetune --model runs/masked --task regress --train pairs.tsv \\\n    \
     --text sentence1 --pair sentence2 --label score --epochs 4 --seeds 1,2,3\n  \
     warpwright finetune --model runs/masked --task tag --train posts.jsonl --label tags \\\n    \
     --freeze 2 --layer-decay 0.9 --class-weights\n  \
-    warpwright finetune --model bert-base/ --task tokens --train conll/train.txt \\\n    \
-    --dev conll/valid.txt --lr 5e-5\n  \
-    warpwright finetune --model bert-base/ --task answer --train train-v2.0.json \\\n    \
-    --dev dev-v2.0.json --longest 384 --batch 12 --epochs 2\n  \
-    warpwright finetune --model runs/causal --task complete --train tasks.jsonl")]
+    warpwright finetune --model runs/masked --task tokens --train words.txt --patience 2")]
 pub struct FinetuneArgs {
     /// A run directory (its best checkpoint), or a Hugging Face model's folder
     #[arg(long, value_name = "DIR")]
@@ -114,10 +115,12 @@ pub struct FinetuneArgs {
     /// Let rare classes weigh as much as frequent ones
     #[arg(long)]
     pub class_weights: bool,
-    /// Dropout of what the classifier reads [default: the model's own]
+    /// Dropout of what the classifier reads [default: that of hidden states, where transformers has
+    /// one]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,
-    /// Dropout of hidden states [default: the model's own]
+    /// Dropout of hidden states, and of the embeddings where a family has one number for both
+    /// [default: the model's own]
     #[arg(long, value_name = "P")]
     pub hidden_dropout: Option<f64>,
     /// Dropout of attention [default: the model's own]
