@@ -22,12 +22,13 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Those that were named for text, pair and label, or a task's own.
-    pub fn of_task(kind: TaskKind, named: [Option<&str>; 3]) -> Columns {
+    /// Those that were named for text, pair and label, or a task's own; without one completions'.
+    pub fn of_task(kind: Option<TaskKind>, named: [Option<&str>; 3]) -> Columns {
         let own = match kind {
-            TaskKind::Classes | TaskKind::Flags | TaskKind::Values => ["text", "", "label"],
-            TaskKind::Tokens => ["tokens", "", "labels"],
-            TaskKind::Spans => ["question", "context", "answer"],
+            Some(TaskKind::Classes | TaskKind::Flags | TaskKind::Values) => ["text", "", "label"],
+            Some(TaskKind::Tokens) => ["tokens", "", "labels"],
+            Some(TaskKind::Spans) => ["question", "context", "answer"],
+            None => ["prompt", "", "completion"],
         };
         let [text, pair, label] = [0, 1, 2].map(|i| named[i].unwrap_or(own[i]).to_string());
         Columns { text, pair: Some(pair).filter(|pair| !pair.is_empty()), label }

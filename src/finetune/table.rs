@@ -224,6 +224,7 @@ mod tests {
         for (name, text, said) in [
             ("a.csv", "a,b\n1,2\n1,2,3\n", "a.csv, line 3: 3 fields, where the first line names 2"),
             ("a.csv", "a,b\n", "a.csv has no rows"),
+            ("a.csv", "a,b,a\n1,2,3\n", "a.csv, line 1: two columns are called \"a\""),
             ("a.jsonl", "{}\n[1]\n", "a.jsonl, line 2: not an object"),
             ("a.jsonl", "{\"a\": 1\n", "a.jsonl, line 1: EOF"),
             ("a.txt", "", "neither .csv, .tsv nor .jsonl"),

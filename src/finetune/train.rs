@@ -48,8 +48,8 @@ pub enum TrainError {
     #[error("{0}")]
     Device(String),
     #[error(
-        "the loss or a weight is not finite after step {0}: lower --lr, or look for values in the \
-         data that are beyond reason"
+        "the loss, or what the model says, is not finite after step {0}: lower --lr, or look for \
+         values in the data that are beyond reason"
     )]
     NotFinite(usize),
 }
@@ -119,22 +119,25 @@ pub fn finetune<D: Device>(
         let losses = of_epoch.try_fold(0.0, |sum, step| {
             Ok(sum + take(dev, &mut trainer, &micros(step), settings, [step, steps])?)
         });
+        let seconds = begun.elapsed().as_secs_f64();
         let arena = trainer.state.master.to_vec();
-        // The last step's loss says nothing of what it made of the weights.
-        let learnt = losses.and_then(|loss| match arena.iter().all(|weight| weight.is_finite()) {
-            true => Ok(loss),
-            false => Err(TrainError::NotFinite(number * an_epoch)),
+        let learnt = losses.and_then(|loss| {
+            let predictions = predict(dev, &mut trainer, held, settings);
+            // The last step's loss says nothing of what it made of the weights.
+            let mut values = arena.iter().chain(predictions.logits.iter().flatten());
+            match values.all(|value| value.is_finite()) {
+                true => Ok((loss, predictions)),
+                false => Err(TrainError::NotFinite(number * an_epoch)),
+            }
         });
-        let loss = match learnt {
-            Ok(loss) => loss,
+        let (loss, predictions) = match learnt {
+            Ok(learnt) => learnt,
             Err(error @ TrainError::NotFinite(_)) if best.is_some() => {
                 stopped = Some(error);
                 break;
             }
             Err(error) => return Err(error),
         };
-        let seconds = begun.elapsed().as_secs_f64();
-        let predictions = predict(dev, &mut trainer, held, settings);
         let epoch = Epoch {
             number,
             loss: loss / an_epoch as f64,

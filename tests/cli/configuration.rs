@@ -29,8 +29,9 @@ fn passes_that_do_not_divide_the_batch() {
 #[test]
 fn memory_beyond_the_machines() {
     let hint = "lower batch.micro";
-    refused(&["model.layers=100000", "model.width=8192"], &["of memory", hint]);
-    refused(&["model.width=1000000000000"], &["of memory", hint]);
+    refused(&["model.layers=16000", "model.width=8192"], &["of memory", hint]);
+    refused(&["model.width=1000000"], &["of memory", hint]);
+    refused(&["model.width=1000000000000"], &["model.width is", "at most 1048576"]);
     refused(&["batch.tokens=200000000", "model.width=4096"], &["of memory", hint]);
     refused(&["batch.tokens=1000000000000"], &["batch.tokens", "2^28"]);
 }

@@ -65,7 +65,7 @@ fn classes_are_learnt_and_the_model_tells_them_again() {
     succeeds(&mut lab.program(&again));
     let weights = |out: &str| fs::read(lab.path(out).join("model.safetensors")).unwrap();
     assert!(weights("out") == weights("again"));
-    refuses(&mut lab.program(&args), &["out exists", "--out"]);
+    refuses(&mut lab.program(&args), &["out exists", "name a folder"]);
     refuses(
         &mut lab.program(&["fill", "--model", "out", "a[MASK]"]),
         &["task's head", "pretrained model"],

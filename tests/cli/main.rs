@@ -19,6 +19,7 @@ mod explain;
 mod finetune;
 mod finetune_flags;
 mod folders;
+mod kept;
 mod models;
 
 use runs::{Lab, refuses, succeeds};

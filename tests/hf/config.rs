@@ -114,6 +114,12 @@ fn what_cannot_be_computed_is_refused_by_name() {
     assert_eq!(error.to_string(), "config.json: n_embd must be a whole number, not \"wide\"");
     let error = read_config(&json!({ "model_type": "gpt2", "n_head": 7 })).unwrap_err();
     assert!(matches!(error, ConfigError::Arch(_)), "{error}");
+    for key in ["vocab_size", "n_embd", "n_layer", "n_positions", "num_labels"] {
+        let class = ["GPT2ForSequenceClassification"];
+        let huge = json!({ "model_type": "gpt2", "architectures": class, key: 1u64 << 40 });
+        let error = read_config(&huge).unwrap_err().to_string();
+        assert!(error.contains("1099511627776") && error.contains("at most"), "{error}");
+    }
     assert!(matches!(read_config(&json!([])), Err(ConfigError::NotAnObject)));
     assert!(matches!(read_config(&json!({})), Err(ConfigError::NoModelType)));
     let t5 = read_config(&json!({ "model_type": "t5" }));

@@ -185,6 +185,29 @@ fn shards_are_joined() {
     let index = dir.path().join("model.safetensors.index.json");
     fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
     assert!(load(dir.path()).unwrap().0 == arena);
+    // An index that lies, and files that both have a tensor.
+    let refused = |part: &str| {
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    };
+    let with = |name: &str, file: &str| {
+        let mut lying = map.clone();
+        lying.insert(name.into(), json!(file));
+        fs::write(&index, json!({ "weight_map": lying }).to_string()).unwrap();
+    };
+    with("ghost", "a.safetensors");
+    refused("tensor ghost is not in \"a.safetensors\"");
+    let (first, _) = stored.iter().next().unwrap();
+    with(first, "b.safetensors");
+    refused(&format!("tensor {first} is not in \"b.safetensors\""));
+    with(first, "a.safetensors");
+    let b = fs::read(dir.path().join("b.safetensors")).unwrap();
+    write(
+        &dir.path().join("b.safetensors"),
+        &stored.iter().map(|(n, t)| (n.clone(), t)).collect::<Vec<_>>(),
+    );
+    refused(&format!("tensor {first} is in both"));
+    fs::write(dir.path().join("b.safetensors"), b).unwrap();
     fs::remove_file(dir.path().join("b.safetensors")).unwrap();
     assert!(matches!(load(dir.path()), Err(LoadError::NoShard(_))));
     fs::write(&index, json!({ "weight_map": { "x": "../b.safetensors" } }).to_string()).unwrap();

@@ -114,7 +114,7 @@ fn read(args: &TaskArgs) -> Result<Asked> {
     );
     let positive = args.positive.as_ref().map(|name| positive(&task, name)).transpose()?;
     let given = [&args.text, &args.pair, &args.label].map(Option::as_deref);
-    let columns = Columns::of_task(task.kind, given);
+    let columns = Columns::of_task(Some(task.kind), given);
     let data = Data::read(path, Some(task.kind), &columns)?;
     let tokenizer = Tokenizer::load(&folder)?;
     let (longest, stride) = (args.longest, args.answers.stride);

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::embed::Pooled;
 use super::super::say;
 use super::tell::shown;
-use super::{FinetuneArgs, OptimizerArg, TaskArg};
+use super::{FinetuneArgs, OptimizerArg};
 use crate::card::file_name;
 use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
@@ -85,7 +85,8 @@ impl Job {
             "--task complete is what causal models do, and {} is a masked one",
             args.model.display()
         );
-        let columns = columns(args);
+        let named = [&args.text, &args.pair, &args.label].map(Option::as_deref);
+        let columns = Columns::of_task(kind, named);
         let data = Data::read(&args.train, kind, &columns)?;
         let arch = match kind {
             Some(kind) => arch(args, &dir.arch, kind, data.labels(kind, &columns)?)?,
@@ -196,19 +197,6 @@ fn model(args: &FinetuneArgs) -> Result<(ModelDir, Tokenizer)> {
     let new = other.vocabulary() - known;
     eprintln!("{}: the model knew {known} of its tokens; {new} are new to it", path.display());
     Ok((dir, other))
-}
-
-/// The columns that were named, or a task's own.
-fn columns(args: &FinetuneArgs) -> Columns {
-    let [text, pair, label] = match args.task {
-        TaskArg::Classify | TaskArg::Tag | TaskArg::Regress => ["text", "", "label"],
-        TaskArg::Tokens => ["tokens", "", "labels"],
-        TaskArg::Answer => ["question", "context", "answer"],
-        TaskArg::Complete => ["prompt", "", "completion"],
-    };
-    let named = |given: &Option<String>, own: &str| given.clone().unwrap_or(own.into());
-    let pair = args.pair.clone().or_else(|| (!pair.is_empty()).then(|| pair.into()));
-    Columns { text: named(&args.text, text), pair, label: named(&args.label, label) }
 }
 
 /// The metric that was named, or the task's own.
@@ -363,6 +351,19 @@ mod tests {
     use super::*;
     use crate::hf::read_config;
     use crate::model::families::preset;
+
+    #[test]
+    fn labels_that_cannot_be_learnt_are_refused() {
+        let labels = ["a", "b"].map(String::from).to_vec();
+        let task =
+            |kind| Task { kind, labels: labels.clone(), pooling: Pooling::First, dropout: 0.0 };
+        let classes = task(TaskKind::Classes);
+        check_counts(&classes, &[vec![3, 1], vec![0, 1]]).unwrap();
+        let alone = check_counts(&classes, &[vec![3, 0], vec![0, 1]]).unwrap_err();
+        assert!(alone.to_string().contains("one label alone"), "{alone}");
+        // A label more or less may be right of every row.
+        check_counts(&task(TaskKind::Flags), &[vec![3, 0], vec![0, 1]]).unwrap();
+    }
 
     #[test]
     fn dropouts_are_what_a_family_s_config_can_say() {
