@@ -254,7 +254,7 @@ fn tell(results: &Results) -> Result<()> {
         say(format_args!("  {name:<10} {value}  [{}, {}]", shown(*low), shown(*high)))?;
     }
     if let Some(Spread { mean, deviation }) = results.over_seeds {
-        let count = results.seeds.len();
+        let count = results.seeds.iter().filter(|(_, value)| value.is_some()).count();
         say(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"))?;
     }
     if let Some(confusion) = results.confusion.as_ref().filter(|rows| rows.len() <= 10) {
