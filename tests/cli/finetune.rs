@@ -148,6 +148,8 @@ fn words_are_learnt_and_told_again() {
     succeeds(lab.program(&args).args(more));
     let found = results(&lab, "out");
     assert_eq!(judged(&found), ("entity-f1", 1.0), "{found:#}");
+    let count = serde_json::json!({"label": "B-ROLE", "train": 2, "held_out": 2});
+    assert!(found["counts"].as_array().unwrap().contains(&count), "{found:#}");
     // Words of a list, and of a text as it stands; places count characters.
     lab.write("new.jsonl", r#"{"tokens": ["The", "whale", "saw", "the", "captain", "again"]}"#);
     let input = ["predict", "--model", "out", "--input", "new.jsonl"];

@@ -206,7 +206,7 @@ fn tell(results: &Results) -> Result<()> {
         say(format_args!("  {name:<10} {value}  [{}, {}]", shown(*low), shown(*high)))?;
     }
     if let Some(Spread { mean, deviation }) = results.over_seeds {
-        let count = results.seeds.len();
+        let count = results.seeds.iter().filter(|(_, value)| value.is_some()).count();
         say(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"))?;
     }
     Ok(say(results.findings.text(results.labels).trim_end())?)
