@@ -390,6 +390,10 @@ fn what_eval_refuses() {
     loss(&["--shards", "shards"], &["made with another tokenizer"]);
     let strided = ["loss", "--model", &masked, "--text", "corpus.txt", "--stride", "4"];
     refused(&strided, &["--stride", "masked one has no windows"]);
+    // None of so few tokens is masked.
+    lab.write("short.txt", "hi");
+    let short = ["loss", "--model", &masked, "--text", "short.txt"];
+    refused(&short, &["short.txt: no token to predict"]);
 
     lab.write("q.jsonl", "{\"question\": \"a\", \"choices\": [\"b\", \"\"], \"answer\": 0}\n");
     let choice = |more: &[&str], parts: &[&str]| {
