@@ -232,7 +232,8 @@ impl Input {
     /// Targets and real targets of sequences of such lengths.
     fn truth(&self, arch: &Arch, lengths: &[usize]) -> Result<(Vec<i32>, Vec<f64>), String> {
         let kind = arch.task.as_ref().map(|task| task.kind);
-        if kind.is_some_and(TaskKind::is_of_sequences) && lengths.contains(&0) {
+        let each_is_told_of = arch.pair || kind.is_some_and(TaskKind::is_of_sequences);
+        if each_is_told_of && lengths.contains(&0) {
             return Err("a sequence has no token: there is nothing to label".into());
         }
         let each = |count: usize| vec![count; lengths.len()];

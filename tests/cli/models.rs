@@ -402,6 +402,10 @@ fn batches_that_cannot_be_traced() {
     refused(r#"{"input_ids": [[1]], "labels": [[-5]]}"#, &["-5", "-100"]);
     refused(r#"{"input_ids": [[1]], "pair_labels": [0]}"#, &["no pair head"]);
     refused(r#"{"input_ids": [[1]], "token_type_ids": [[1]]}"#, &["token_type_ids", "1"]);
+    lab.write("pairs.json", r#"{"input_ids": [[5], []], "pair_labels": [0, 1]}"#);
+    let pairs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bert-pretraining");
+    let empty = ["trace", "--model", pairs, "--input", "pairs.json", "--output", "out"];
+    refuses(&mut lab.program(&empty), &["pairs.json", "a sequence has no token"]);
     let long = format!(r#"{{"input_ids": [{:?}]}}"#, vec![1; 65]);
     refused(&long, &["65 tokens", "takes 64", "cut it"]);
     let none = ["trace", "--model", &causal(), "--input", "none.json", "--output", "out"];
