@@ -21,6 +21,11 @@ impl Partial {
         Ok((Partial { target: target.into(), temporary }, file))
     }
 
+    /// The temporary name.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Syncs `file`, renames it to its own name, and syncs the folder so the name lasts too.
     pub fn finish(self, file: File) -> io::Result<()> {
         file.sync_all()?;

@@ -97,7 +97,7 @@ pub enum SafeError {
 }
 
 /// An error of writing `path`, by its cause.
-pub(super) fn write_error(path: &Path, source: io::Error) -> SafeError {
+pub(crate) fn write_error(path: &Path, source: io::Error) -> SafeError {
     let path = path.to_path_buf();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SafeError::Full { path },

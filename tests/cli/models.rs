@@ -412,8 +412,31 @@ fn batches_that_cannot_be_traced() {
     refuses(&mut lab.program(&none), &["none.json", "No such file"]);
     assert!(!lab.path("out").exists());
     let json = r#"{"input_ids": [[1, 2, 3]]}"#;
-    let full = ["--output", "/dev/full"];
-    refuses(&mut trace(&lab, json, &full), &["no space left", "/dev/full", "write elsewhere"]);
+    // What exists stays: the batch itself, a device, the weights that are being read.
+    let weights = format!("{}/checkpoints/best/model.safetensors", causal());
+    let before = fs::read(&weights).unwrap();
+    for there in ["batch.json", "/dev/full", &weights] {
+        let parts = [there, "exists: name another file"];
+        refuses(&mut trace(&lab, json, &["--output", there]), &parts);
+    }
+    assert!(fs::read(&weights).unwrap() == before);
+    assert_eq!(fs::read_to_string(lab.path("batch.json")).unwrap(), json);
     let nowhere = ["--output", "nowhere/out"];
     refuses(&mut trace(&lab, json, &nowhere), &["nowhere/out", "cannot be written"]);
+}
+
+/// Files may have 8 blocks, as on a disk that is full.
+#[cfg(unix)]
+#[test]
+fn a_trace_is_whole_or_absent() {
+    let lab = Lab::new();
+    lab.write("batch.json", r#"{"input_ids": [[1, 2]], "labels": [[1, 2]]}"#);
+    let program = env!("CARGO_BIN_EXE_warpwright");
+    let limited = format!(
+        "trap '' XFSZ; ulimit -f 8; {program} trace --model {} --input batch.json --output out",
+        causal()
+    );
+    let mut shell = std::process::Command::new("sh");
+    refuses(shell.current_dir(lab.dir.path()).args(["-c", &limited]), &["cannot be written"]);
+    assert!(!lab.path("out").exists() && !lab.path("out.partial").exists());
 }
