@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
@@ -41,6 +41,18 @@ fn unused(report: &LoadReport) {
     if !report.leftover.is_empty() {
         eprintln!("in the model's files, of no use here: {}", report.leftover.join(", "));
     }
+}
+
+/// Whether a command may write to `path`: where nothing is, or something of its own making, as
+/// `is_own` finds by reading it.
+fn may_write(path: &Path, is_own: impl FnOnce(BufReader<File>) -> bool) -> Result<()> {
+    let own = || path.is_file() && File::open(path).is_ok_and(|f| is_own(BufReader::new(f)));
+    ensure!(
+        !path.exists() || own(),
+        "{} exists, and is nothing that this command wrote: name another",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Hands over texts, `at_a_time` of them: the lines of `input` (`-` is standard input), or else

@@ -438,6 +438,15 @@ fn what_eval_refuses() {
     refused(&["labels", "--input", "rows.csv", "--positive", "c"], &["\"c\"", "a, b"]);
     refused(&["labels", "--input", "rows.csv", "--label", "gold"], &["no column \"gold\""]);
     assert!(!lab.path("out.json").exists());
+    // What exists stays, but for results.
+    let parts = ["exists, and is nothing that this command wrote: name another"];
+    for (there, text) in [("rows.csv", "label,prediction\na,b\n"), ("config.json", "{}")] {
+        lab.write(there, text);
+        let args = ["eval", "labels", "--input", "rows.csv", "--out", there];
+        refuses(&mut lab.program(&args), &[&parts[..], &[there]].concat());
+        assert_eq!(fs::read_to_string(lab.path(there)).unwrap(), text);
+    }
+    refuses(lab.program(&["eval"]).args([&text[..], &["--out", "/dev/null"]].concat()), &parts);
     let nowhere = ["labels", "--input", "rows.csv", "--out", "no/where.json"];
     refuses(lab.program(&["eval"]).args(nowhere), &["no/where.json", "cannot be written"]);
 }
