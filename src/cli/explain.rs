@@ -19,6 +19,7 @@ use crate::finetune::{rows, sentences};
 use crate::hf::ModelDir;
 use crate::model::arch::{Arch, TaskKind};
 use crate::model::transformer::Model;
+use crate::predict::NotFinite;
 
 /// Show what a prediction rests on, as a page
 ///
@@ -95,6 +96,7 @@ pub fn run(args: ExplainArgs) -> Result<()> {
         _ => asking.text()?,
     };
     let Chosen { subject, logits, target, question, outputs, explained } = chosen;
+    NotFinite::unless(logits.iter().copied())?;
     let each = subject.ids.iter().map(|&id| Ok(tokenizer.decode(&[id])?));
     let tokens: Vec<String> = each.collect::<Result<_>>()?;
     let told = Told {

@@ -70,6 +70,12 @@ fn classes_are_learnt_and_the_model_tells_them_again() {
         &mut lab.program(&["fill", "--model", "out", "a[MASK]"]),
         &["task's head", "pretrained model"],
     );
+    // What overflows is no answer.
+    models::inflate(&lab.path("again/model.safetensors"), "final_norm.weight");
+    for command in [&["predict", "a"][..], &["eval", "task", "--input", "train.csv"]] {
+        let mut large = lab.program(command);
+        refuses(large.args(["--model", "again"]), &["outputs are not finite numbers", "--dtype"]);
+    }
 }
 
 #[test]

@@ -31,6 +31,14 @@ pub fn halve(tensors: &mut [Tensor], name: &str) {
     found.3.truncate(half);
 }
 
+/// Makes a tensor's values (f32) so large that what they are multiplied with overflows.
+pub fn inflate(path: &Path, name: &str) {
+    rewrite(path, |tensors| {
+        let found = tensors.iter_mut().find(|(n, ..)| n.ends_with(name)).unwrap();
+        found.3.chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&3e38f32.to_le_bytes()));
+    });
+}
+
 fn stdout(lab: &Lab, args: &[&str]) -> String {
     succeeds(&mut lab.program(args)).0
 }
@@ -358,6 +366,19 @@ fn models_that_are_damaged() {
     refused("weightless", &["no model.safetensors"]);
     fs::remove_file(copy("wordless").join("tokenizer.json")).unwrap();
     refused("wordless", &["no tokenizer here"]);
+    inflate(&copy("large").join("model.safetensors"), "final_norm.weight");
+    lab.write("q.jsonl", r#"{"question": "a", "choices": ["b", "c"], "answer": 0}"#);
+    let commands: [&[&str]; 5] = [
+        &["score", "a"],
+        &["embed", "a"],
+        &["eval", "choice", "--input", "q.jsonl"],
+        &["eval", "loss", "--text", "corpus.txt"],
+        &["explain", "a[MASK]"],
+    ];
+    for command in commands {
+        let mut large = lab.program(command);
+        refuses(large.args(["--model", "large"]), &["outputs are not finite numbers", "--dtype"]);
+    }
     lab.shards("other");
     fs::copy(lab.path("other/tokenizer.json"), copy("foreign").join("tokenizer.json")).unwrap();
 }
