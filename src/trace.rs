@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::checkpoint::model_folder;
-use crate::data::files::Partial;
+use crate::data::files::{self, Partial};
 use crate::data::{Batch, IGNORE};
 use crate::device::{Buffer, Class, Device};
 use crate::hf::{
@@ -98,8 +98,8 @@ pub fn trace<D: Device>(
     let dir = ModelDir::open(&folder)?;
     let io = |source| TraceError::Io { path: input.to_path_buf(), source };
     let wrong = |why| TraceError::Input { path: input.to_path_buf(), why };
-    let json = std::fs::read_to_string(input).map_err(io)?;
-    let parsed: Input = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
+    let json = files::read_text(input).map_err(io)?;
+    let parsed: Input = serde_json::from_slice(&json).map_err(|e| wrong(e.to_string()))?;
     let batch = parsed.batch(&dir.arch).map_err(wrong)?;
     let unwritten = |source| write_error(output, source);
     let (partial, file) = Partial::create(output).map_err(unwritten)?;

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::data::files;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
 use crate::hf::LoadReport;
@@ -73,8 +74,8 @@ fn lines(
         Box::new(BufReader::new(File::open(path).with_context(wrong)?))
     };
     let mut held = Vec::new();
-    for line in reader.lines() {
-        held.push(line.with_context(wrong)?);
+    for line in files::lines(reader) {
+        held.push(line.with_context(wrong)?.1);
         if held.len() == at_a_time {
             each(&held)?;
             held.clear();

@@ -241,6 +241,11 @@ fn texts_and_labels_beside_what_is_right() {
     assert_eq!(results["settings"]["bleu"], "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp");
 
     assert_eq!(metric(&results, "exact match, SQuAD")[0], 1.0);
+    // Marks and ends of lines are no text.
+    let marked = "\u{feff}the cat sat on the mat\r\nthere is a dog here\r\n";
+    lab.write("marked.txt", marked);
+    let same = ["text", "--hypotheses", "marked.txt", "--references", "said.txt"];
+    assert_eq!(metric(&measured(&lab, &same).1, "exact match, SQuAD")[0], 1.0);
     let one = ["text", "--hypotheses", "said.txt", "--references", "right.txt"];
     // Of the second line `there` and `dog` are shared, of four words each without the article.
     assert!((metric(&measured(&lab, &one).1, "F1, SQuAD")[0] - 0.75).abs() < 1e-12);
@@ -431,6 +436,9 @@ fn what_eval_refuses() {
     lab.write("two.txt", "a\nb\n");
     let text = ["text", "--hypotheses", "two.txt", "--references", "one.txt"];
     refused(&text, &["one.txt has 1 lines, two.txt has 2"]);
+    lab.write("latin.txt", b"a\n\xe9t\xe9\n");
+    let text = ["text", "--hypotheses", "latin.txt", "--references", "two.txt"];
+    refused(&text, &["latin.txt", "line 2 is not UTF-8"]);
     lab.write("none.txt", "");
     refused(&["text", "--hypotheses", "none.txt", "--references", "none.txt"], &["no lines"]);
     lab.write("rows.csv", "label,prediction\na,b\n");
