@@ -58,6 +58,9 @@ fn may_write(path: &Path, is_own: impl FnOnce(BufReader<File>) -> bool) -> Resul
 
 /// Hands over texts, `at_a_time` of them: the lines of `input` (`-` is standard input), or else
 /// `given`.
+///
+/// # Errors
+/// What cannot be read as text, or has no lines.
 fn lines(
     input: Option<&Path>,
     given: Vec<String>,
@@ -67,20 +70,25 @@ fn lines(
     let Some(path) = input else {
         return given.chunks(at_a_time).try_for_each(each);
     };
-    let wrong = || format!("{} cannot be read", path.display());
-    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+    let is_piped = path == Path::new("-");
+    let name = if is_piped { "standard input".into() } else { path.display().to_string() };
+    let wrong = || format!("{name} cannot be read");
+    let reader: Box<dyn BufRead> = if is_piped {
         Box::new(io::stdin().lock())
     } else {
         Box::new(BufReader::new(File::open(path).with_context(wrong)?))
     };
-    let mut held = Vec::new();
+    let (mut held, mut last) = (Vec::new(), 0);
     for line in files::lines(reader) {
-        held.push(line.with_context(wrong)?.1);
+        let (number, text) = line.with_context(wrong)?;
+        held.push(text);
+        last = number;
         if held.len() == at_a_time {
             each(&held)?;
             held.clear();
         }
     }
+    ensure!(last > 0, "{name} has no lines");
     if held.is_empty() { Ok(()) } else { each(&held) }
 }
 

@@ -236,6 +236,12 @@ fn texts_become_vectors() {
         &["--longest 2"],
     );
     refuses(&mut lab.program(&["embed", "--model", &model]), &["<TEXT>"]);
+    lab.write("empty.txt", "");
+    for command in ["embed", "score"] {
+        let empty = [command, "--model", &model, "--input"];
+        refuses(lab.program(&empty).arg("empty.txt"), &["empty.txt has no lines"]);
+        refuses(lab.program(&empty).arg("-"), &["standard input has no lines"]);
+    }
     let nowhere = ["embed", "--model", &model, "--input", "nowhere.txt"];
     refuses(&mut lab.program(&nowhere), &["nowhere.txt", "cannot be read"]);
 }
