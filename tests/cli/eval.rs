@@ -404,7 +404,7 @@ fn what_eval_refuses() {
     let choice = |more: &[&str], parts: &[&str]| {
         refused(&[&["choice", "--model", &model, "--input", "q.jsonl"], more].concat(), parts);
     };
-    choice(&["--delimiter", ""], &["line 1", "has no token of its own"]);
+    choice(&["--delimiter", ""], &["q.jsonl, line 1", "has no token of its own"]);
     choice(&["--template", "{question"], &["without a }"]);
     choice(&["--template", "{q}"], &["q.jsonl has no column \"q\"", "it has question"]);
     choice(&["--answer", "right"], &["no column \"right\""]);
@@ -414,7 +414,7 @@ fn what_eval_refuses() {
     let long = format!("{{\"prompt\": \"a\", \"completion\": \"{}\"}}\n", "whale ".repeat(60));
     lab.write("long.jsonl", long);
     let args = ["completion", "--model", &model, "--input", "long.jsonl"];
-    refused(&args, &["line 1", "tokens long", "takes 80"]);
+    refused(&args, &["long.jsonl, line 1", "tokens long", "takes 80"]);
     let args = ["completion", "--model", &masked, "--input", "long.jsonl", "--limit", "1"];
     refused(&args, &["line 1", "tokens long"]);
     refused(&[&args[..], &["--beams", "0"]].concat(), &["--beams 0", "1 to 1000"]);

@@ -265,6 +265,9 @@ fn texts_are_scored_token_by_token() {
     let long = " whale".repeat(100);
     let args = ["score", "--model", &causal(), &long];
     refuses(&mut lab.program(&args), &["text 1", "tokens long", "takes 64"]);
+    lab.write("lines.txt", format!("a\n{long}\n"));
+    let args = ["score", "--model", &causal(), "--input", "lines.txt"];
+    refuses(&mut lab.program(&args), &["lines.txt, line 2", "tokens long"]);
 }
 
 #[test]
