@@ -41,6 +41,23 @@ pub enum PredictError {
     Vocabulary { id: u32, vocab: usize },
     #[error("the device stopped: {0}")]
     Device(String),
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+}
+
+/// That a model says what is no number.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the model's outputs are not finite numbers: its weights are damaged, or too large for the \
+     precision that it is computed in (see --dtype)"
+)]
+pub struct NotFinite;
+
+impl NotFinite {
+    /// An error unless all of a model's outputs are finite.
+    pub fn unless(mut outputs: impl Iterator<Item = f64>) -> Result<(), NotFinite> {
+        if outputs.all(f64::is_finite) { Ok(()) } else { Err(NotFinite) }
+    }
 }
 
 /// A model and its tokenizer on a device.

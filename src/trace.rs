@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::checkpoint::model_folder;
+use crate::data::files::{self, Partial};
 use crate::data::{Batch, IGNORE};
 use crate::device::{Buffer, Class, Device};
 use crate::hf::{
     Entry, FloatType, LoadError, LoadReport, ModelDir, Piece, SafeError, pieces, put_piece,
-    write_safetensors,
+    write_error, write_safetensors,
 };
 use crate::model::activations::Activations;
 use crate::model::arch::{Arch, ArchError, TaskKind};
@@ -60,6 +61,8 @@ impl Labels {
 pub enum TraceError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("{0} exists: name another file")]
+    Exists(PathBuf),
     #[error("{path} is not a batch: {why}")]
     Input { path: PathBuf, why: String },
     #[error(transparent)]
@@ -77,6 +80,10 @@ pub enum TraceError {
 /// Traces the batch in the file `input` through the model at `model` and writes `output`
 /// (safetensors, `dtype`): `logits` [tokens, V], or of a task [sequences or tokens, K], and with
 /// labels `loss` [1] and `grad.NAME`.
+///
+/// # Errors
+/// An `output` that exists, which may be the model's own weights; a batch that is none, or not of
+/// the model's; what cannot be read or written.
 pub fn trace<D: Device>(
     dev: &D,
     model: &Path,
@@ -84,13 +91,18 @@ pub fn trace<D: Device>(
     output: &Path,
     dtype: FloatType,
 ) -> Result<LoadReport, TraceError> {
+    if output.exists() {
+        return Err(TraceError::Exists(output.to_path_buf()));
+    }
     let folder = model_folder(model);
     let dir = ModelDir::open(&folder)?;
     let io = |source| TraceError::Io { path: input.to_path_buf(), source };
     let wrong = |why| TraceError::Input { path: input.to_path_buf(), why };
-    let json = std::fs::read_to_string(input).map_err(io)?;
-    let parsed: Input = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
+    let json = files::read_text(input).map_err(io)?;
+    let parsed: Input = serde_json::from_slice(&json).map_err(|e| wrong(e.to_string()))?;
     let batch = parsed.batch(&dir.arch).map_err(wrong)?;
+    let unwritten = |source| write_error(output, source);
+    let (partial, file) = Partial::create(output).map_err(unwritten)?;
 
     let (model, report) = dir.model::<_, TraceError>(dev)?;
     let labelled = parsed.labels.is_some() || parsed.pair_labels.is_some();
@@ -101,7 +113,8 @@ pub fn trace<D: Device>(
     if let Some(fault) = dev.fault() {
         return Err(TraceError::Device(fault));
     }
-    write(output, &model, &traced, dtype)?;
+    write(partial.path(), &model, &traced, dtype)?;
+    partial.finish(file).map_err(unwritten)?;
     Ok(report)
 }
 
@@ -152,7 +165,7 @@ fn write<D: Device>(
     model: &Model<D>,
     traced: &Traced,
     dtype: FloatType,
-) -> Result<(), TraceError> {
+) -> Result<(), SafeError> {
     let (table, v) = (&model.layout.table, model.arch.outputs());
     let entry = |name: String, shape: Vec<usize>| Entry { name, dtype, shape };
     let mut entries = vec![entry("logits".into(), vec![traced.logits.len() / v, v])];
@@ -179,8 +192,7 @@ fn write<D: Device>(
             let piece = &stored[i - plain.len()];
             put_piece(out, &table.params[piece.param], piece, &mut source)
         }
-    })?;
-    Ok(())
+    })
 }
 
 impl Input {
@@ -232,7 +244,8 @@ impl Input {
     /// Targets and real targets of sequences of such lengths.
     fn truth(&self, arch: &Arch, lengths: &[usize]) -> Result<(Vec<i32>, Vec<f64>), String> {
         let kind = arch.task.as_ref().map(|task| task.kind);
-        if kind.is_some_and(TaskKind::is_of_sequences) && lengths.contains(&0) {
+        let each_is_told_of = arch.pair || kind.is_some_and(TaskKind::is_of_sequences);
+        if each_is_told_of && lengths.contains(&0) {
             return Err("a sequence has no token: there is nothing to label".into());
         }
         let each = |count: usize| vec![count; lengths.len()];

@@ -1,11 +1,12 @@
 //! `warpwright explain`: a prediction on one page.
 
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
-use super::{say, unused};
+use super::{may_write, say, unused};
 use crate::checkpoint::model_folder;
 use crate::data::{Tokenizer, files};
 use crate::device::cpu::Cpu;
@@ -18,6 +19,7 @@ use crate::finetune::{rows, sentences};
 use crate::hf::ModelDir;
 use crate::model::arch::{Arch, TaskKind};
 use crate::model::transformer::Model;
+use crate::predict::NotFinite;
 
 /// Show what a prediction rests on, as a page
 ///
@@ -50,13 +52,16 @@ pub struct ExplainArgs {
     /// Tokens that a page may have, special ones included: more are hard to read
     #[arg(long, value_name = "TOKENS", default_value_t = 96)]
     pub longest: usize,
-    /// Where to write the page
+    /// Where to write the page; an earlier one there is replaced
     #[arg(long, short, value_name = "FILE", default_value = "explain.html")]
     pub out: PathBuf,
 }
 
 /// Outputs that are told.
 const TOLD: usize = 5;
+
+/// Bytes of a page before which its kind is told, after the styles.
+const NEAR: u64 = 1 << 16;
 
 /// What a page is about.
 struct Chosen {
@@ -74,6 +79,7 @@ struct Chosen {
 
 /// Writes the page and says what it is about.
 pub fn run(args: ExplainArgs) -> Result<()> {
+    may_write(&args.out, is_page)?;
     let dev = Cpu::<f32>::new();
     let folder = model_folder(&args.model);
     let (model, tokenizer) = open(&dev, &folder)?;
@@ -90,6 +96,7 @@ pub fn run(args: ExplainArgs) -> Result<()> {
         _ => asking.text()?,
     };
     let Chosen { subject, logits, target, question, outputs, explained } = chosen;
+    NotFinite::unless(logits.iter().copied())?;
     let each = subject.ids.iter().map(|&id| Ok(tokenizer.decode(&[id])?));
     let tokens: Vec<String> = each.collect::<Result<_>>()?;
     let told = Told {
@@ -107,6 +114,14 @@ pub fn run(args: ExplainArgs) -> Result<()> {
     let (name, value) = &outputs[explained];
     say(format_args!("{question}: {name:?} ({value:.4}); wrote {}", args.out.display()))?;
     Ok(())
+}
+
+/// Whether a file is a page of this command's, by what stands near its beginning.
+fn is_page(file: impl Read) -> bool {
+    let mut beginning = Vec::new();
+    let read = file.take(NEAR).read_to_end(&mut beginning);
+    let text = String::from_utf8_lossy(&beginning);
+    read.is_ok() && text.starts_with("<!DOCTYPE html>") && text.contains("warpwright explain")
 }
 
 /// A model in front of what it is asked.

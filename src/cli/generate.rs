@@ -161,7 +161,6 @@ fn prompts(path: &Path, column: &str) -> Result<Vec<String>> {
             prompts.extend_from_slice(line);
             Ok(())
         })?;
-        ensure!(!prompts.is_empty(), "{} has no lines", path.display());
     }
     Ok(prompts)
 }

@@ -24,8 +24,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use crate::data::files;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
 use crate::hf::LoadReport;
@@ -43,8 +44,23 @@ fn unused(report: &LoadReport) {
     }
 }
 
+/// Whether a command may write to `path`: where nothing is, or something of its own making, as
+/// `is_own` finds by reading it.
+fn may_write(path: &Path, is_own: impl FnOnce(BufReader<File>) -> bool) -> Result<()> {
+    let own = || path.is_file() && File::open(path).is_ok_and(|f| is_own(BufReader::new(f)));
+    ensure!(
+        !path.exists() || own(),
+        "{} exists, and is nothing that this command wrote: name another",
+        path.display()
+    );
+    Ok(())
+}
+
 /// Hands over texts, `at_a_time` of them: the lines of `input` (`-` is standard input), or else
 /// `given`.
+///
+/// # Errors
+/// What cannot be read as text, or has no lines.
 fn lines(
     input: Option<&Path>,
     given: Vec<String>,
@@ -54,20 +70,25 @@ fn lines(
     let Some(path) = input else {
         return given.chunks(at_a_time).try_for_each(each);
     };
-    let wrong = || format!("{} cannot be read", path.display());
-    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+    let is_piped = path == Path::new("-");
+    let name = if is_piped { "standard input".into() } else { path.display().to_string() };
+    let wrong = || format!("{name} cannot be read");
+    let reader: Box<dyn BufRead> = if is_piped {
         Box::new(io::stdin().lock())
     } else {
         Box::new(BufReader::new(File::open(path).with_context(wrong)?))
     };
-    let mut held = Vec::new();
-    for line in reader.lines() {
-        held.push(line.with_context(wrong)?);
+    let (mut held, mut last) = (Vec::new(), 0);
+    for line in files::lines(reader) {
+        let (number, text) = line.with_context(wrong)?;
+        held.push(text);
+        last = number;
         if held.len() == at_a_time {
             each(&held)?;
             held.clear();
         }
     }
+    ensure!(last > 0, "{name} has no lines");
     if held.is_empty() { Ok(()) } else { each(&held) }
 }
 

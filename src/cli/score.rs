@@ -57,11 +57,15 @@ impl OnDevice for ScoreArgs {
         let predictor = Predictor::open(dev, &model)?;
         unused(&predictor.report);
         let mut number = 0;
+        let place = |number| match &input {
+            Some(path) => format!("{}, line {number}", path.display()),
+            None => format!("text {number}"),
+        };
         lines(input.as_deref(), text, 1, |texts| {
             for text in texts {
                 number += 1;
                 let score = predictor.score(text, tokens);
-                let score = score.with_context(|| format!("text {number}"))?;
+                let score = score.with_context(|| place(number))?;
                 say(serde_json::to_string(&Line { text, score })?)?;
             }
             Ok(())

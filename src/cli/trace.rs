@@ -33,7 +33,7 @@ pub struct TraceArgs {
     /// The batch
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// Where to write
+    /// Where to write; a file that does not exist
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// Where to compute

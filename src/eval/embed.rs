@@ -3,7 +3,7 @@
 use super::passes::{self, Row};
 use crate::device::{Buffer, Class, Device};
 use crate::model::arch::Pooling;
-use crate::predict::{PredictError, Predictor};
+use crate::predict::{NotFinite, PredictError, Predictor};
 
 /// How texts become vectors.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,8 @@ impl<D: Device> Predictor<D> {
     /// The vectors of texts.
     ///
     /// # Errors
-    /// A tokenizer that is not the model's, or has no special tokens where the model needs them.
+    /// A tokenizer that is not the model's, or has no special tokens where the model needs them;
+    /// vectors that are not finite.
     pub fn embed(&self, texts: &[String], how: Embedding) -> Result<Vec<Embedded>, PredictError> {
         let arch = &self.model.arch;
         let longest = how.longest.min(arch.context);
@@ -72,6 +73,7 @@ impl<D: Device> Predictor<D> {
                 });
             }
         });
+        NotFinite::unless(found.iter().flat_map(|found| &found.vector).copied())?;
         Ok(found)
     }
 

@@ -11,7 +11,7 @@
 use super::passes::{self, Row};
 use crate::device::Device;
 use crate::model::transformer::Model;
-use crate::predict::PredictError;
+use crate::predict::{NotFinite, PredictError};
 
 /// A sequence, and the places of the tokens in question, ascending; a causal model's from 1 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Likelihood {
 /// how many tokens in question are done.
 ///
 /// # Errors
-/// An id beyond the vocabulary; a masked model without a `mask`.
+/// An id beyond the vocabulary; a masked model without a `mask`; logits that are not finite.
 pub fn likelihoods<D: Device>(
     dev: &D,
     model: &Model<D>,
@@ -84,6 +84,7 @@ pub fn likelihoods<D: Device>(
         }
         tick(done);
     });
+    NotFinite::unless(found.iter().flat_map(|found| &found.each).copied())?;
     Ok(found)
 }
 

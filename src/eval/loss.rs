@@ -137,7 +137,8 @@ pub fn losses<D: Device>(
     let sums = || dev.acc(Class::Scratch, 3);
     let mut sums = Sums { tokens: sums(), pairs: sums() };
     let mut all = Losses::default();
-    for batch in batches {
+    // Where masks picked no token there is no row for the head.
+    for batch in batches.filter(|batch| batch.labelled() > 0) {
         let pair = model.arch.pair;
         let unlabelled = if pair && batch.pairs.is_empty() { batch.sequences() } else { 0 };
         let pairs = [batch.pairs, vec![IGNORE; unlabelled]].concat();

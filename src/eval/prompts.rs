@@ -12,6 +12,8 @@
 //! completion, prompt and completion are tokenised together, and the completion's tokens are those
 //! after as many as the prompt has by itself.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::likelihood::Asked;
@@ -35,15 +37,15 @@ pub enum PromptError {
     Brace(String),
     #[error("{shots} shots are asked for, but {path} has {there} rows{but}")]
     Shots { shots: usize, path: String, there: usize, but: &'static str },
-    #[error("line {line}: {source}")]
-    Judged { line: u64, source: Box<PredictError> },
-    #[error("line {line}: {completion:?} has no token of its own after its prompt")]
-    NoToken { line: u64, completion: String },
+    #[error("{path}, line {line}: {source}")]
+    Judged { path: PathBuf, line: u64, source: Box<PredictError> },
+    #[error("{path}, line {line}: {completion:?} has no token of its own after its prompt")]
+    NoToken { path: PathBuf, line: u64, completion: String },
     #[error(
-        "line {line}: nothing stands before the first token, and the tokenizer has no end of text \
-         to put there: give the question some text"
+        "{path}, line {line}: nothing stands before the first token, and the tokenizer has no end \
+         of text to put there: give the question some text"
     )]
-    NothingBefore { line: u64 },
+    NothingBefore { path: PathBuf, line: u64 },
 }
 
 /// Text with columns of a row in it.
@@ -155,6 +157,8 @@ fn place(
 /// How questions become prompts.
 #[derive(Debug, Clone)]
 pub struct Prompter {
+    /// Where questions are from, for errors.
+    pub path: PathBuf,
     /// What shots are drawn from; a question is never its own shot.
     pub pool: Vec<Question>,
     /// Where it is from, for errors.
@@ -211,7 +215,8 @@ impl Prompter {
         prompt: &str,
         completion: &str,
     ) -> Result<Framed, PromptError> {
-        let judged = |source| PromptError::Judged { line, source: Box::new(source) };
+        let path = || self.path.clone();
+        let judged = |source| PromptError::Judged { path: path(), line, source: Box::new(source) };
         let encode = |text: &str| {
             predictor.tokenizer.encode(text).map_err(|error| judged(PredictError::Tokenizer(error)))
         };
@@ -220,7 +225,7 @@ impl Prompter {
         let whole = encode(&[bare, &completion].concat())?;
         let own = encode(bare)?.len();
         if own >= whole.len() {
-            return Err(PromptError::NoToken { line, completion });
+            return Err(PromptError::NoToken { path: path(), line, completion });
         }
         let arch = &predictor.model.arch;
         let specials = predictor.tokenizer.specials();
@@ -232,7 +237,7 @@ impl Prompter {
             (Some(cls), Some(specials.sep.ok_or_else(|| missing("[SEP]"))?))
         };
         if arch.causal && first.is_none() && own == 0 {
-            return Err(PromptError::NothingBefore { line });
+            return Err(PromptError::NothingBefore { path: path(), line });
         }
         // A causal model's last token is predicted, not read.
         let (context, tokens) = (arch.context, whole.len() - own);
@@ -289,6 +294,7 @@ mod tests {
         let template = Template::parse("{q}").unwrap();
         let pool = questions(&table(&rows), &template, &choices()).unwrap();
         let prompter = |shots, seed| Prompter {
+            path: "rows.jsonl".into(),
             pool: pool.clone(),
             pool_path: "rows.jsonl".into(),
             shots,

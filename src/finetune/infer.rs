@@ -20,6 +20,7 @@ use crate::model::activations::Activations;
 use crate::model::arch::{ArchError, Task, TaskKind};
 use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::transformer::Model;
+use crate::predict::NotFinite;
 
 /// Why a model cannot label text.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,8 @@ pub enum InferError {
     NoContext,
     #[error("{0}")]
     Device(String),
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
 }
 
 /// What is to be labelled.
@@ -97,7 +100,8 @@ impl<D: Device> Labeller<D> {
     /// What the model says of each, and how many had to be cut.
     ///
     /// # Errors
-    /// An id beyond the vocabulary, no room for text, a device that fails.
+    /// An id beyond the vocabulary, no room for text, a device that fails, logits that are not
+    /// finite.
     pub fn label(
         &self,
         asked: &[Ask],
@@ -120,7 +124,7 @@ impl<D: Device> Labeller<D> {
     /// pass, when it is done.
     ///
     /// # Errors
-    /// A device that fails.
+    /// A device that fails, logits that are not finite.
     pub fn judge(
         &self,
         examples: &[Example],
@@ -188,6 +192,10 @@ impl<D: Device> Labeller<D> {
             tick(batch.ids.len());
             read
         });
-        dev.fault().map_or(Ok(logits), |fault| Err(InferError::Device(fault)))
+        if let Some(fault) = dev.fault() {
+            return Err(InferError::Device(fault));
+        }
+        NotFinite::unless(logits.iter().flatten().copied())?;
+        Ok(logits)
     }
 }

@@ -11,7 +11,6 @@
 //! transformers' run_qa has it: one that does not hold the whole answer is held to its first token,
 //! which stands for none.
 
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +20,7 @@ use serde_json::Value;
 use super::examples::{Columns, Example, ExampleError, Gold, Sequence};
 use super::frame::{Frame, ids};
 use super::table::{Record, Table, TableError};
-use crate::data::IGNORE;
+use crate::data::{IGNORE, files};
 
 /// A question.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,7 +91,7 @@ struct Asked {
 
 fn squad(path: &Path) -> Result<Vec<Question>, ExampleError> {
     let io = |source| TableError::Io { path: path.into(), source };
-    let text = fs::read(path).map_err(io)?;
+    let text = files::read_text(path).map_err(io)?;
     let wrong =
         |e: serde_json::Error| ExampleError::Squad { path: path.into(), why: e.to_string() };
     let squad: Squad = serde_json::from_slice(&text).map_err(wrong)?;

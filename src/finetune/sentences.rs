@@ -9,7 +9,7 @@
 //! between them. What is too long for a sequence goes on in another, from the next word on.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use super::examples::{Columns, Example, ExampleError, Gold, Sequence};
 use super::frame::Frame;
 use super::rows::{in_order, place};
 use super::table::{Table, TableError};
-use crate::data::IGNORE;
 use crate::data::tokenizer::Piece;
+use crate::data::{IGNORE, files};
 
 /// A sentence.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,8 +108,8 @@ fn lines(path: &Path) -> Result<Vec<Sentence>, TableError> {
     let reader = BufReader::new(File::open(path).map_err(io)?);
     let mut sentences = Vec::new();
     let mut now = Sentence { line: 0, words: vec![], labels: vec![] };
-    for (line, text) in (1..).zip(reader.lines()) {
-        let text = text.map_err(io)?;
+    for line in files::lines(reader) {
+        let (line, text) = line.map_err(io)?;
         if text.trim().is_empty() {
             sentences.push(std::mem::replace(
                 &mut now,

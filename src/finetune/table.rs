@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+
+use crate::data::files;
 
 /// Why a file of rows cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -167,8 +169,8 @@ fn objects(path: &Path) -> Result<Vec<Record>, TableError> {
     let io = |source| TableError::Io { path: path.into(), source };
     let reader = BufReader::new(File::open(path).map_err(io)?);
     let mut records = Vec::new();
-    for (line, text) in (1..).zip(reader.lines()) {
-        let text = text.map_err(io)?;
+    for line in files::lines(reader) {
+        let (line, text) = line.map_err(io)?;
         if text.trim().is_empty() {
             continue;
         }
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(text(&tsv, 0, "text"), "he said \"no");
         let json = table(
             "a.jsonl",
-            "{\"text\": \"x\", \"label\": 2}\n\n{\"text\": \"y\", \"label\": true}\n",
+            "\u{feff}{\"text\": \"x\", \"label\": 2}\n\n{\"text\": \"y\", \"label\": true}\n",
         )
         .unwrap();
         assert_eq!((text(&json, 0, "label"), text(&json, 1, "label")), ("2".into(), "true".into()));
@@ -227,6 +229,7 @@ mod tests {
             ("a.csv", "a,b,a\n1,2,3\n", "a.csv, line 1: two columns are called \"a\""),
             ("a.jsonl", "{}\n[1]\n", "a.jsonl, line 2: not an object"),
             ("a.jsonl", "{\"a\": 1\n", "a.jsonl, line 1: EOF"),
+            ("a.jsonl", "{}\n\n1\n", "a.jsonl, line 3: not an object"),
             ("a.txt", "", "neither .csv, .tsv nor .jsonl"),
         ] {
             let why = table(name, text).unwrap_err();

@@ -16,6 +16,7 @@ use super::names::{Piece, base_prefix, decoder_weight, pieces, twin};
 use super::resize::{self, Rows};
 use super::safe::{SafeError, SafeFile, Stored};
 use super::save::{CHUNK, transpose};
+use crate::data::files;
 use crate::device::{Buffer, Device};
 use crate::model::arch::{Arch, ArchError, TaskKind};
 use crate::model::params::{Layout, Param, ParamTable};
@@ -305,7 +306,7 @@ impl ModelDir {
 
 fn read_json(path: &Path) -> Result<Value, LoadError> {
     let read = |source| LoadError::Read { path: path.to_path_buf(), source };
-    let text = std::fs::read(path).map_err(read)?;
+    let text = files::read_text(path).map_err(read)?;
     let json = |source| LoadError::Json { path: path.to_path_buf(), source };
     serde_json::from_slice(&text).map_err(json)
 }

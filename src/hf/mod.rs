@@ -19,5 +19,6 @@ mod task;
 pub use config::{ConfigError, SpecialIds, fits_family, read_config, read_ids, write_config};
 pub use load::{LoadError, LoadReport, ModelDir};
 pub use names::{Piece, pieces};
+pub(crate) use safe::write_error;
 pub use safe::{Entry, FloatType, SafeError, SafeFile, TensorWriter, write_safetensors};
 pub use save::{SaveError, put_piece, save_model};

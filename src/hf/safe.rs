@@ -56,6 +56,16 @@ impl FloatType {
         }
     }
 
+    /// Whether a value, rounded to this type, is still finite.
+    fn holds(self, value: f64) -> bool {
+        match self {
+            FloatType::F64 => value.is_finite(),
+            FloatType::F32 => (value as f32).is_finite(),
+            FloatType::F16 => f16::from_f32(value as f32).is_finite(),
+            FloatType::Bf16 => bf16::from_f32(value as f32).is_finite(),
+        }
+    }
+
     fn of(dtype: Dtype) -> Option<FloatType> {
         Some(match dtype {
             Dtype::F64 => FloatType::F64,
@@ -97,7 +107,7 @@ pub enum SafeError {
 }
 
 /// An error of writing `path`, by its cause.
-pub(super) fn write_error(path: &Path, source: io::Error) -> SafeError {
+pub(crate) fn write_error(path: &Path, source: io::Error) -> SafeError {
     let path = path.to_path_buf();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SafeError::Full { path },
@@ -268,6 +278,7 @@ pub struct Entry {
 /// Takes the values of the tensors, in order.
 pub struct TensorWriter {
     file: BufWriter<File>,
+    name: String,
     dtype: FloatType,
     /// Elements that the current tensor still wants.
     left: usize,
@@ -276,10 +287,18 @@ pub struct TensorWriter {
 
 impl TensorWriter {
     /// Appends values to the current tensor, rounded to its type (to nearest, ties to even).
+    ///
+    /// # Errors
+    /// A finite value that the type does not hold; a failing disk.
     pub fn put(&mut self, values: &[f64]) -> io::Result<()> {
         assert!(values.len() <= self.left, "{} values for {} left", values.len(), self.left);
         self.left -= values.len();
         for values in values.chunks(1 << 16) {
+            if let Some(v) = values.iter().find(|v| v.is_finite() && !self.dtype.holds(**v)) {
+                let (name, dtype) = (&self.name, self.dtype.torch_name());
+                let why = format!("{v:e} in tensor {name} is beyond {dtype}: choose another");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             self.encoded.clear();
             let out = &mut self.encoded;
             match self.dtype {
@@ -303,8 +322,8 @@ impl TensorWriter {
 /// puts them (exactly as many as its shape says).
 ///
 /// # Errors
-/// [`SafeError::Full`], [`SafeError::Denied`] or [`SafeError::Write`]; the file is then incomplete
-/// and the caller's to remove.
+/// [`SafeError::Full`], [`SafeError::Denied`] or [`SafeError::Write`], which a value is, too, that
+/// its type does not hold; the file is then incomplete and the caller's to remove.
 pub fn write_safetensors(
     path: &Path,
     metadata: &[(&str, &str)],
@@ -316,8 +335,10 @@ pub fn write_safetensors(
         let header = header(metadata, entries);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        let mut out = TensorWriter { file, dtype: FloatType::F64, left: 0, encoded: Vec::new() };
+        let (name, dtype) = (String::new(), FloatType::F64);
+        let mut out = TensorWriter { file, name, dtype, left: 0, encoded: Vec::new() };
         for (i, entry) in entries.iter().enumerate() {
+            out.name.clone_from(&entry.name);
             out.dtype = entry.dtype;
             out.left = entry.shape.iter().product();
             fill(i, &mut out)?;

@@ -241,6 +241,11 @@ fn texts_and_labels_beside_what_is_right() {
     assert_eq!(results["settings"]["bleu"], "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp");
 
     assert_eq!(metric(&results, "exact match, SQuAD")[0], 1.0);
+    // Marks and ends of lines are no text.
+    let marked = "\u{feff}the cat sat on the mat\r\nthere is a dog here\r\n";
+    lab.write("marked.txt", marked);
+    let same = ["text", "--hypotheses", "marked.txt", "--references", "said.txt"];
+    assert_eq!(metric(&measured(&lab, &same).1, "exact match, SQuAD")[0], 1.0);
     let one = ["text", "--hypotheses", "said.txt", "--references", "right.txt"];
     // Of the second line `there` and `dog` are shared, of four words each without the article.
     assert!((metric(&measured(&lab, &one).1, "F1, SQuAD")[0] - 0.75).abs() < 1e-12);
@@ -390,12 +395,16 @@ fn what_eval_refuses() {
     loss(&["--shards", "shards"], &["made with another tokenizer"]);
     let strided = ["loss", "--model", &masked, "--text", "corpus.txt", "--stride", "4"];
     refused(&strided, &["--stride", "masked one has no windows"]);
+    // None of so few tokens is masked.
+    lab.write("short.txt", "hi");
+    let short = ["loss", "--model", &masked, "--text", "short.txt"];
+    refused(&short, &["short.txt: no token to predict"]);
 
     lab.write("q.jsonl", "{\"question\": \"a\", \"choices\": [\"b\", \"\"], \"answer\": 0}\n");
     let choice = |more: &[&str], parts: &[&str]| {
         refused(&[&["choice", "--model", &model, "--input", "q.jsonl"], more].concat(), parts);
     };
-    choice(&["--delimiter", ""], &["line 1", "has no token of its own"]);
+    choice(&["--delimiter", ""], &["q.jsonl, line 1", "has no token of its own"]);
     choice(&["--template", "{question"], &["without a }"]);
     choice(&["--template", "{q}"], &["q.jsonl has no column \"q\"", "it has question"]);
     choice(&["--answer", "right"], &["no column \"right\""]);
@@ -405,7 +414,7 @@ fn what_eval_refuses() {
     let long = format!("{{\"prompt\": \"a\", \"completion\": \"{}\"}}\n", "whale ".repeat(60));
     lab.write("long.jsonl", long);
     let args = ["completion", "--model", &model, "--input", "long.jsonl"];
-    refused(&args, &["line 1", "tokens long", "takes 80"]);
+    refused(&args, &["long.jsonl, line 1", "tokens long", "takes 80"]);
     let args = ["completion", "--model", &masked, "--input", "long.jsonl", "--limit", "1"];
     refused(&args, &["line 1", "tokens long"]);
     refused(&[&args[..], &["--beams", "0"]].concat(), &["--beams 0", "1 to 1000"]);
@@ -427,6 +436,9 @@ fn what_eval_refuses() {
     lab.write("two.txt", "a\nb\n");
     let text = ["text", "--hypotheses", "two.txt", "--references", "one.txt"];
     refused(&text, &["one.txt has 1 lines, two.txt has 2"]);
+    lab.write("latin.txt", b"a\n\xe9t\xe9\n");
+    let text = ["text", "--hypotheses", "latin.txt", "--references", "two.txt"];
+    refused(&text, &["latin.txt", "line 2 is not UTF-8"]);
     lab.write("none.txt", "");
     refused(&["text", "--hypotheses", "none.txt", "--references", "none.txt"], &["no lines"]);
     lab.write("rows.csv", "label,prediction\na,b\n");
@@ -434,6 +446,15 @@ fn what_eval_refuses() {
     refused(&["labels", "--input", "rows.csv", "--positive", "c"], &["\"c\"", "a, b"]);
     refused(&["labels", "--input", "rows.csv", "--label", "gold"], &["no column \"gold\""]);
     assert!(!lab.path("out.json").exists());
+    // What exists stays, but for results.
+    let parts = ["exists, and is nothing that this command wrote: name another"];
+    for (there, text) in [("rows.csv", "label,prediction\na,b\n"), ("config.json", "{}")] {
+        lab.write(there, text);
+        let args = ["eval", "labels", "--input", "rows.csv", "--out", there];
+        refuses(&mut lab.program(&args), &[&parts[..], &[there]].concat());
+        assert_eq!(fs::read_to_string(lab.path(there)).unwrap(), text);
+    }
+    refuses(lab.program(&["eval"]).args([&text[..], &["--out", "/dev/null"]].concat()), &parts);
     let nowhere = ["labels", "--input", "rows.csv", "--out", "no/where.json"];
     refuses(lab.program(&["eval"]).args(nowhere), &["no/where.json", "cannot be written"]);
 }

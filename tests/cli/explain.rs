@@ -90,6 +90,11 @@ fn what_explain_refuses() {
     refused(&[&causal, ""], &["there is no text"]);
     refused(&[&masked, "a[MASK]", "--word", "a"], &["--word", "label words"]);
     refused(&[&causal, "a", "--out", "no/where.html"], &["no/where.html", "cannot be written"]);
+    let mine = "By `warpwright explain`:";
+    let foreign = lab.write("page.html", mine);
+    let parts = ["page.html exists", "nothing that this command wrote: name another"];
+    refused(&["nowhere", "a", "--out", "page.html"], &parts);
+    assert_eq!(fs::read_to_string(foreign).unwrap(), mine);
     refused(&["nowhere", "a"], &["does not exist"]);
     assert!(!lab.path("explain.html").exists());
 }

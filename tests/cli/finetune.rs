@@ -70,6 +70,12 @@ fn classes_are_learnt_and_the_model_tells_them_again() {
         &mut lab.program(&["fill", "--model", "out", "a[MASK]"]),
         &["task's head", "pretrained model"],
     );
+    // What overflows is no answer.
+    models::inflate(&lab.path("again/model.safetensors"), "final_norm.weight");
+    for command in [&["predict", "a"][..], &["eval", "task", "--input", "train.csv"]] {
+        let mut large = lab.program(command);
+        refuses(large.args(["--model", "again"]), &["outputs are not finite numbers", "--dtype"]);
+    }
 }
 
 #[test]
@@ -231,7 +237,8 @@ fn answers_are_learnt_and_found_again() {
     let qas: Vec<serde_json::Value> =
         rows.iter().map(|(q, _)| serde_json::json!({"question": q, "answers": []})).collect();
     let squad = serde_json::json!({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]});
-    lab.write("squad.json", squad.to_string());
+    // With the mark that some editors put first.
+    lab.write("squad.json", format!("\u{feff}{squad}"));
     assert_eq!(asked(&["--input", "squad.json"]), said);
     assert_eq!(asked(&["--with", context, rows[3].0]), said[3..4]);
     refuses(&mut lab.program(&["predict", "--model", "out", "Who?"]), &["context with --with"]);
@@ -287,6 +294,7 @@ fn labels_that_nobody_knows_and_files_of_another_kind() {
     refused("tokens", "a.txt", "On\tO\nday\t\n", &["a.txt, line 2", "no label"]);
     refused("tokens", "a.txt", "On O\n\nday O\n", &["one label alone"]);
     refused("tokens", "a.txt", "\n\n", &["a.txt has no rows"]);
+    refused("tokens", "a.txt", "\u{feff}-DOCSTART- O\r\n", &["a.txt has no rows"]);
     let uneven = r#"{"tokens": ["a", "b"], "labels": ["O"]}"#;
     refused("tokens", "a.jsonl", uneven, &["a.jsonl, line 1", "2 words, but 1 labels"]);
     let text = r#"{"tokens": "a b", "labels": ["O"]}"#;

@@ -31,6 +31,14 @@ pub fn halve(tensors: &mut [Tensor], name: &str) {
     found.3.truncate(half);
 }
 
+/// Makes a tensor's values (f32) so large that what they are multiplied with overflows.
+pub fn inflate(path: &Path, name: &str) {
+    rewrite(path, |tensors| {
+        let found = tensors.iter_mut().find(|(n, ..)| n.ends_with(name)).unwrap();
+        found.3.chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&3e38f32.to_le_bytes()));
+    });
+}
+
 fn stdout(lab: &Lab, args: &[&str]) -> String {
     succeeds(&mut lab.program(args)).0
 }
@@ -205,7 +213,8 @@ fn json(shown: &str) -> Vec<serde_json::Value> {
 fn texts_become_vectors() {
     let lab = Lab::new();
     let model = masked();
-    lab.write("lines.txt", "On day 1 the whale\n\nOn day 1 the whale\n");
+    // The first line has a mark, and ends as Windows ends it.
+    lab.write("lines.txt", "\u{feff}On day 1 the whale\r\n\nOn day 1 the whale\n");
     let shown = stdout(&lab, &["embed", "--model", &model, "--input", "lines.txt"]);
     let lines = json(&shown);
     let vector =
@@ -227,6 +236,12 @@ fn texts_become_vectors() {
         &["--longest 2"],
     );
     refuses(&mut lab.program(&["embed", "--model", &model]), &["<TEXT>"]);
+    lab.write("empty.txt", "");
+    for command in ["embed", "score"] {
+        let empty = [command, "--model", &model, "--input"];
+        refuses(lab.program(&empty).arg("empty.txt"), &["empty.txt has no lines"]);
+        refuses(lab.program(&empty).arg("-"), &["standard input has no lines"]);
+    }
     let nowhere = ["embed", "--model", &model, "--input", "nowhere.txt"];
     refuses(&mut lab.program(&nowhere), &["nowhere.txt", "cannot be read"]);
 }
@@ -250,6 +265,9 @@ fn texts_are_scored_token_by_token() {
     let long = " whale".repeat(100);
     let args = ["score", "--model", &causal(), &long];
     refuses(&mut lab.program(&args), &["text 1", "tokens long", "takes 64"]);
+    lab.write("lines.txt", format!("a\n{long}\n"));
+    let args = ["score", "--model", &causal(), "--input", "lines.txt"];
+    refuses(&mut lab.program(&args), &["lines.txt, line 2", "tokens long"]);
 }
 
 #[test]
@@ -358,6 +376,19 @@ fn models_that_are_damaged() {
     refused("weightless", &["no model.safetensors"]);
     fs::remove_file(copy("wordless").join("tokenizer.json")).unwrap();
     refused("wordless", &["no tokenizer here"]);
+    inflate(&copy("large").join("model.safetensors"), "final_norm.weight");
+    lab.write("q.jsonl", r#"{"question": "a", "choices": ["b", "c"], "answer": 0}"#);
+    let commands: [&[&str]; 5] = [
+        &["score", "a"],
+        &["embed", "a"],
+        &["eval", "choice", "--input", "q.jsonl"],
+        &["eval", "loss", "--text", "corpus.txt"],
+        &["explain", "a[MASK]"],
+    ];
+    for command in commands {
+        let mut large = lab.program(command);
+        refuses(large.args(["--model", "large"]), &["outputs are not finite numbers", "--dtype"]);
+    }
     lab.shards("other");
     fs::copy(lab.path("other/tokenizer.json"), copy("foreign").join("tokenizer.json")).unwrap();
 }
@@ -374,7 +405,8 @@ fn trace(lab: &Lab, json: &str, more: &[&str]) -> std::process::Command {
 fn trace_writes_logits_loss_and_every_gradient() {
     let lab = Lab::new();
     let json = r#"{"input_ids": [[7, 8, 9, 10], [11, 12]], "labels": [[7, 8, 9, 10], [11, 12]]}"#;
-    succeeds(&mut trace(&lab, json, &["--output", "out", "--dtype", "f64"]));
+    let marked = format!("\u{feff}{json}");
+    succeeds(&mut trace(&lab, &marked, &["--output", "out", "--dtype", "f64"]));
     let bytes = fs::read(lab.path("out")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.tensor("loss").unwrap().shape(), [1]);
@@ -402,14 +434,41 @@ fn batches_that_cannot_be_traced() {
     refused(r#"{"input_ids": [[1]], "labels": [[-5]]}"#, &["-5", "-100"]);
     refused(r#"{"input_ids": [[1]], "pair_labels": [0]}"#, &["no pair head"]);
     refused(r#"{"input_ids": [[1]], "token_type_ids": [[1]]}"#, &["token_type_ids", "1"]);
+    lab.write("pairs.json", r#"{"input_ids": [[5], []], "pair_labels": [0, 1]}"#);
+    let pairs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bert-pretraining");
+    let empty = ["trace", "--model", pairs, "--input", "pairs.json", "--output", "out"];
+    refuses(&mut lab.program(&empty), &["pairs.json", "a sequence has no token"]);
     let long = format!(r#"{{"input_ids": [{:?}]}}"#, vec![1; 65]);
     refused(&long, &["65 tokens", "takes 64", "cut it"]);
     let none = ["trace", "--model", &causal(), "--input", "none.json", "--output", "out"];
     refuses(&mut lab.program(&none), &["none.json", "No such file"]);
     assert!(!lab.path("out").exists());
     let json = r#"{"input_ids": [[1, 2, 3]]}"#;
-    let full = ["--output", "/dev/full"];
-    refuses(&mut trace(&lab, json, &full), &["no space left", "/dev/full", "write elsewhere"]);
+    // What exists stays: the batch itself, a device, the weights that are being read.
+    let weights = format!("{}/checkpoints/best/model.safetensors", causal());
+    let before = fs::read(&weights).unwrap();
+    for there in ["batch.json", "/dev/full", &weights] {
+        let parts = [there, "exists: name another file"];
+        refuses(&mut trace(&lab, json, &["--output", there]), &parts);
+    }
+    assert!(fs::read(&weights).unwrap() == before);
+    assert_eq!(fs::read_to_string(lab.path("batch.json")).unwrap(), json);
     let nowhere = ["--output", "nowhere/out"];
     refuses(&mut trace(&lab, json, &nowhere), &["nowhere/out", "cannot be written"]);
+}
+
+/// Files may have 8 blocks, as on a disk that is full.
+#[cfg(unix)]
+#[test]
+fn a_trace_is_whole_or_absent() {
+    let lab = Lab::new();
+    lab.write("batch.json", r#"{"input_ids": [[1, 2]], "labels": [[1, 2]]}"#);
+    let program = env!("CARGO_BIN_EXE_warpwright");
+    let limited = format!(
+        "trap '' XFSZ; ulimit -f 8; {program} trace --model {} --input batch.json --output out",
+        causal()
+    );
+    let mut shell = std::process::Command::new("sh");
+    refuses(shell.current_dir(lab.dir.path()).args(["-c", &limited]), &["cannot be written"]);
+    assert!(!lab.path("out").exists() && !lab.path("out.partial").exists());
 }

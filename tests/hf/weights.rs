@@ -183,7 +183,8 @@ fn shards_are_joined() {
     }
     fs::remove_file(&path).unwrap();
     let index = dir.path().join("model.safetensors.index.json");
-    fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
+    // With the mark that some editors put first.
+    fs::write(&index, format!("\u{feff}{}", json!({ "weight_map": map }))).unwrap();
     assert!(load(dir.path()).unwrap().0 == arena);
     // An index that lies, and files that both have a tensor.
     let refused = |part: &str| {
@@ -242,4 +243,27 @@ fn values_are_rounded_to_nearest_even() {
     assert_eq!(read("Bf16")[..3], [1.0, 1.0 + 2f64.powi(-7), -3.0]);
     assert!(file.get("absent").unwrap().is_none());
     assert_eq!(tensors(&path).len(), 4);
+}
+
+#[test]
+fn a_value_beyond_its_type_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.safetensors");
+    for (dtype, most, beyond) in [
+        (FloatType::F64, f64::MAX, f64::MAX),
+        (FloatType::F32, f64::from(f32::MAX), 3.5e38),
+        (FloatType::F16, 65504.0, -65520.0),
+        (FloatType::Bf16, 3.38e38, -3.4e38),
+    ] {
+        let entries = [Entry { name: "large".into(), dtype, shape: vec![3] }];
+        let write = |value| {
+            let values = [value, f64::INFINITY, f64::NAN];
+            write_safetensors(&path, &[], &entries, |_, out| out.put(&values))
+        };
+        write(most).unwrap();
+        if dtype != FloatType::F64 {
+            let why = write(beyond).unwrap_err().to_string();
+            assert!(why.contains("in tensor large is beyond "), "{why}");
+        }
+    }
 }

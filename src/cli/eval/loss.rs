@@ -18,7 +18,7 @@ use crate::device::Device;
 use crate::eval::TOKENS;
 use crate::eval::loss::{Losses, Windows, losses};
 use crate::eval::results::{Measured, Results};
-use crate::predict::Predictor;
+use crate::predict::{NotFinite, Predictor};
 
 /// Loss, perplexity and, of a causal model, bits a byte of text
 ///
@@ -117,6 +117,7 @@ impl Job for LossArgs {
             false => self.masks(predictor, &read, &how)?,
         };
         ensure!(found.tokens > 0.0, "{}: no token to predict", read.name);
+        NotFinite::unless([found.nll].into_iter())?;
         let mut metrics = vec![
             Measured::plain("loss [nats a token]", found.mean()),
             Measured::plain("perplexity", found.mean().exp()),

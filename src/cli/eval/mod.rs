@@ -15,9 +15,10 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::device::{DeviceArgs, OnDevice};
-use super::{say, unused};
+use super::{may_write, say, unused};
 use crate::data::files;
 use crate::device::Device;
 use crate::eval::likelihood::{Asked, Likelihood, likelihoods};
@@ -38,8 +39,23 @@ pub enum EvalCommand {
     Labels(labels::LabelsArgs),
 }
 
+impl EvalCommand {
+    fn out(&self) -> &OutArgs {
+        match self {
+            EvalCommand::Loss(args) => &args.out,
+            EvalCommand::Choice(args) => &args.out,
+            EvalCommand::Completion(args) => &args.out,
+            EvalCommand::Task(args) => &args.out,
+            EvalCommand::Hellaswag(args) => &args.out,
+            EvalCommand::Text(args) => &args.out,
+            EvalCommand::Labels(args) => &args.out,
+        }
+    }
+}
+
 /// Runs `warpwright eval …`.
 pub fn run(command: &EvalCommand) -> Result<()> {
+    command.out().check()?;
     match command {
         EvalCommand::Loss(args) => loss::run(args),
         EvalCommand::Choice(args) => choice::run(args),
@@ -62,9 +78,19 @@ pub struct ModelArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct OutArgs {
-    /// Write everything that was measured as JSON, too
+    /// Write everything that was measured as JSON, too; earlier results there are replaced
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+impl OutArgs {
+    /// Refuses a file that is there and holds no results, before anything is computed.
+    fn check(&self) -> Result<()> {
+        let has_metrics = |file| {
+            serde_json::from_reader(file).is_ok_and(|json: Value| json["metrics"].is_array())
+        };
+        self.out.as_ref().map_or(Ok(()), |path| may_write(path, has_metrics))
+    }
 }
 
 /// An evaluation of a model, on any device.

@@ -61,6 +61,7 @@ impl QuestionArgs {
         asked.truncate(self.limit.unwrap_or(usize::MAX));
         ensure!(!asked.is_empty(), "--limit 0 leaves no question");
         let prompter = Prompter {
+            path: self.input.clone(),
             pool,
             pool_path,
             shots: if self.shots.is_some() { self.k } else { 0 },

@@ -1,11 +1,14 @@
 //! `warpwright eval text`: texts beside references.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{OutArgs, conclude};
+use crate::data::files;
 use crate::eval::metrics::bootstrap::Bootstrap;
 use crate::eval::metrics::{bleu, chrf, squad};
 use crate::eval::results::{Measured, Results};
@@ -64,9 +67,9 @@ pub fn run(args: &TextArgs) -> Result<()> {
 }
 
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path);
-    let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok(text.lines().map(str::to_string).collect())
+    let wrong = || format!("{} cannot be read", path.display());
+    let lines = files::lines(BufReader::new(File::open(path).with_context(wrong)?));
+    lines.map(|line| Ok(line.with_context(wrong)?.1)).collect()
 }
 
 /// What texts are worth beside references: BLEU and chrF of the corpus, SQuAD's exact match and F1.
