@@ -35,7 +35,9 @@ pub fn matter(arch: &Arch, known: &Known, measured: &[Table]) -> String {
         let _ = writeln!(out, "model-index:\n- name: {}\n  results:", quoted(&known.name));
     }
     for Table { task, data, rows } in measured {
-        let task = quoted(task.as_deref().unwrap_or(pipeline(arch)));
+        // `eval task` measures what the model is for.
+        let task = task.as_deref().filter(|task| *task != "task");
+        let task = quoted(task.unwrap_or(pipeline(arch)));
         let _ = writeln!(out, "  - task:\n      type: {task}");
         let data = quoted(data);
         let _ = writeln!(out, "    dataset:\n      name: {data}\n      type: local\n    metrics:");

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::device::{DeviceArgs, OnDevice};
-use super::{lines, say, unused};
+use super::{lines, remarks, say};
 use crate::device::Device;
 use crate::eval::embed::Embedding;
 use crate::model::arch::Pooling;
@@ -88,7 +88,7 @@ impl OnDevice for EmbedArgs {
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let EmbedArgs { model, input, pooling, raw, longest, text, .. } = self;
         let predictor = Predictor::open_body(dev, &model)?;
-        unused(&predictor.report);
+        remarks(&predictor.report, &predictor.tokenizer, &predictor.model.arch);
         let how = Embedding { pooling: pooling.pooling(), normalise: !raw, longest };
         let mut cut = 0;
         lines(input.as_deref(), text, AT_A_TIME, |texts| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
-use super::{may_write, say, unused};
+use super::{may_write, remarks, say};
 use crate::checkpoint::model_folder;
 use crate::data::{Tokenizer, files};
 use crate::device::cpu::Cpu;
@@ -269,8 +269,9 @@ fn open(dev: &Cpu<f32>, folder: &Path) -> Result<(Model<Cpu<f32>>, Tokenizer)> {
     if let Some(name) = missing {
         bail!("{} lacks {name}: give a model with its head", folder.display());
     }
-    unused(&report);
-    Ok((model, Tokenizer::load(folder)?))
+    let tokenizer = Tokenizer::load(folder)?;
+    remarks(&report, &tokenizer, &model.arch);
+    Ok((model, tokenizer))
 }
 
 /// The text as the model reads it, and which prediction it is about.

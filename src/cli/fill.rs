@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use super::device::{DeviceArgs, OnDevice};
-use super::{say, unused};
+use super::{remarks, say};
 use crate::device::Device;
 use crate::predict::{Guess, Predictor};
 
@@ -41,7 +41,7 @@ impl OnDevice for FillArgs {
 
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let predictor = Predictor::open(dev, &self.model)?;
-        unused(&predictor.report);
+        remarks(&predictor.report, &predictor.tokenizer, &predictor.model.arch);
         for text in &self.text {
             print(text, &guesses(&predictor, text, self.top)?)?;
         }

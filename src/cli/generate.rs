@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::device::{DeviceArgs, OnDevice};
 use super::export::beside;
-use super::{lines, unused};
+use super::{lines, remarks};
 use crate::device::Device;
 use crate::finetune::table::Table;
 use crate::generate::beams::{Beams, MOST};
@@ -170,7 +170,7 @@ impl OnDevice for Job {
 
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let predictor = Predictor::open(dev, &self.model)?;
-        unused(&predictor.report);
+        remarks(&predictor.report, &predictor.tokenizer, &predictor.model.arch);
         match &self.to {
             None => self.watch(&predictor),
             Some(None) => self.write(&predictor, &mut stdout()),

@@ -26,15 +26,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::data::Tokenizer;
 use crate::data::files;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::tuned::Tuned;
 use crate::hf::LoadReport;
+use crate::model::arch::Arch;
 
 /// Prints a line. (`println!` panics where nobody reads on, as in `warpwright generate | head`;
 /// this is an error, which `main` takes for a success.)
 pub fn say(line: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
+}
+
+/// What there is to say of a model that was opened, beside what is printed.
+fn remarks(report: &LoadReport, tokenizer: &Tokenizer, arch: &Arch) {
+    unused(report);
+    let (tokens, vocab) = (tokenizer.vocabulary(), arch.vocab);
+    if tokens > vocab {
+        eprintln!("the tokenizer has {tokens} tokens, the model {vocab}: is it the model's own?");
+    }
 }
 
 /// Lists, beside what is printed, the tensors of a model's files that are of no use to it.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::device::{DeviceArgs, OnDevice};
 use super::finetune::AnswerArgs;
-use super::{lines, say, unused};
+use super::{lines, remarks, say};
 use crate::device::Device;
 use crate::finetune::examples::Columns;
 use crate::finetune::infer::{Ask, Labeller, Reading};
@@ -76,7 +76,7 @@ impl OnDevice for PredictArgs {
 fn label<D: Device>(dev: D, args: PredictArgs) -> Result<()> {
     args.answers.check()?;
     let labeller = Labeller::open(dev, &args.model)?;
-    unused(&labeller.report);
+    remarks(&labeller.report, &labeller.tokenizer, &labeller.model.arch);
     let kind = labeller.task.kind;
     let how = Reading {
         longest: args.longest,

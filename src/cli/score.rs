@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::device::{DeviceArgs, OnDevice};
-use super::{lines, say, unused};
+use super::{lines, remarks, say};
 use crate::device::Device;
 use crate::eval::score::Score;
 use crate::predict::Predictor;
@@ -55,7 +55,7 @@ impl OnDevice for ScoreArgs {
     fn run_on<D: Device>(self, dev: D) -> Result<()> {
         let ScoreArgs { model, input, tokens, text, .. } = self;
         let predictor = Predictor::open(dev, &model)?;
-        unused(&predictor.report);
+        remarks(&predictor.report, &predictor.tokenizer, &predictor.model.arch);
         let mut number = 0;
         let place = |number| match &input {
             Some(path) => format!("{}, line {number}", path.display()),

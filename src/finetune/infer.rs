@@ -63,11 +63,11 @@ pub enum Ask {
 /// A model with a task's head, and its tokenizer, on a device.
 pub struct Labeller<D: Device> {
     dev: D,
-    model: Model<D>,
+    pub model: Model<D>,
     pub task: Task,
     /// What loading it left over.
     pub report: LoadReport,
-    tokenizer: Tokenizer,
+    pub tokenizer: Tokenizer,
 }
 
 /// How text is read, and answers are found in it.

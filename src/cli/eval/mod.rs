@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::device::{DeviceArgs, OnDevice};
-use super::{may_write, say, unused};
+use super::{may_write, remarks, say};
 use crate::data::files;
 use crate::device::Device;
 use crate::eval::likelihood::{Asked, Likelihood, likelihoods};
@@ -113,7 +113,7 @@ impl<J: Job> OnDevice for Evaluation<'_, J> {
 
     fn run_on<D: Device>(self, dev: D) -> Result<Results> {
         let predictor = Predictor::open(dev, self.model)?;
-        unused(&predictor.report);
+        remarks(&predictor.report, &predictor.tokenizer, &predictor.model.arch);
         self.job.run(&predictor)
     }
 }

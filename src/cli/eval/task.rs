@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::device::OnDevice;
 use super::super::finetune::AnswerArgs;
+use super::super::remarks;
 use super::{ModelArgs, OutArgs, bar, say, write};
 use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
@@ -150,6 +151,7 @@ impl OnDevice for Judging<'_> {
     fn run_on<D: Device>(self, dev: D) -> Result<Predictions> {
         let Asked { examples, decoding, .. } = self.asked;
         let labeller = Labeller::open(dev, &self.args.model.model)?;
+        remarks(&labeller.report, &labeller.tokenizer, &labeller.model.arch);
         let sequences = examples.iter().flat_map(|example| &example.sequences);
         let bar = bar(sequences.map(|sequence| sequence.ids.len() as u64).sum());
         let found = labeller.judge(examples, decoding, |tokens| bar.inc(tokens as u64))?;
