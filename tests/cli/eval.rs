@@ -357,6 +357,7 @@ fn tasks_that_cannot_be_measured() {
     refused("classify", "new.csv", &["--label", "stars"], &["no column \"stars\"", "text, label"]);
     refused("classify", classes, &["--positive", "fair"], &["\"fair\"", "bad, good"]);
     refused("classify", classes, &["--longest", "2"], &["--longest 2", "give more"]);
+    refused("classify", classes, &["--longest-answer", "0"], &["--longest-answer is 0"]);
     refused("classify", "none.csv", &[], &["none.csv"]);
     refused("classify", "words.txt", &[], &["neither .csv, .tsv nor .jsonl"]);
     refused("regress", classes, &[], &["classes.csv, line 2", "is no number"]);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::device::OnDevice;
-use super::super::finetune::AnswerArgs;
+use super::super::finetune::RowArgs;
 use super::super::remarks;
 use super::{ModelArgs, OutArgs, bar, say, write};
 use crate::checkpoint::model_folder;
@@ -15,12 +15,12 @@ use crate::data::Tokenizer;
 use crate::device::Device;
 use crate::eval::metrics::bootstrap::Bootstrap;
 use crate::eval::results::{Measured, Results};
-use crate::finetune::examples::{Columns, Example, Examples};
+use crate::finetune::examples::{Columns, Example};
 use crate::finetune::findings::Findings;
 use crate::finetune::infer::Labeller;
 use crate::finetune::outcome::{Metric, Predictions};
-use crate::finetune::questions::{Decoding, some_unanswerable};
-use crate::finetune::reader::{Data, Reader};
+use crate::finetune::questions::Decoding;
+use crate::finetune::reader::Data;
 use crate::finetune::saying::said;
 use crate::hf::ModelDir;
 use crate::model::arch::{Task, TaskKind};
@@ -43,24 +43,11 @@ pub struct TaskArgs {
     /// A file as `finetune --train` takes it
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// Column of the text [default: text; tokens or question, by the model]
-    #[arg(long, value_name = "COLUMN")]
-    pub text: Option<String>,
-    /// Column of a second text, or of a question's context [default of questions: context]
-    #[arg(long, value_name = "COLUMN")]
-    pub pair: Option<String>,
-    /// Column of what is right [default: label; labels or answer, by the model]
-    #[arg(long, value_name = "COLUMN")]
-    pub label: Option<String>,
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Of classes and labels: precision, recall and F1 of this one, too
     #[arg(long, value_name = "LABEL")]
     pub positive: Option<String>,
-    /// Tokens of a sequence, special ones included. Longer rows are cut; sentences and contexts go
-    /// on in another
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    pub longest: usize,
-    #[command(flatten)]
-    pub answers: AnswerArgs,
     /// Seed of the intervals' resamples; `finetune` takes that of its training
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -99,6 +86,7 @@ pub fn run(args: &TaskArgs) -> Result<()> {
 }
 
 fn read(args: &TaskArgs) -> Result<Asked> {
+    args.rows.answers.check()?;
     let (path, model) = (&args.input, args.model.model.display());
     let folder = model_folder(&args.model.model);
     let arch = ModelDir::open(&folder)?.arch;
@@ -114,18 +102,11 @@ fn read(args: &TaskArgs) -> Result<Asked> {
         task.labels.len()
     );
     let positive = args.positive.as_ref().map(|name| positive(&task, name)).transpose()?;
-    let given = [&args.text, &args.pair, &args.label].map(Option::as_deref);
-    let columns = Columns::of_task(Some(task.kind), given);
+    let columns = args.rows.columns(Some(task.kind));
     let data = Data::read(path, Some(task.kind), &columns)?;
     let tokenizer = Tokenizer::load(&folder)?;
-    let (longest, stride) = (args.longest, args.answers.stride);
-    let reader = Reader { arch: &arch, tokenizer: &tokenizer, columns: &columns, longest, stride };
-    let Examples { examples, notes } = reader.read(path, data)?;
-    notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
-    let mut decoding = args.answers.decoding();
-    if some_unanswerable(&examples) {
-        decoding.threshold.get_or_insert(0.0);
-    }
+    let examples = args.rows.examples((&arch, &tokenizer), &columns, path, data)?;
+    let decoding = args.rows.answers.decoding_of([&examples]);
     Ok(Asked { task, columns, examples, decoding, positive })
 }
 
@@ -182,11 +163,11 @@ fn results(args: &TaskArgs, asked: &Asked, predictions: &Predictions) -> Results
         "pair": columns.pair,
         "label": columns.label,
         "positive": args.positive,
-        "longest": args.longest,
+        "longest": args.rows.longest,
         "seed": args.seed,
     });
     if task.kind == TaskKind::Spans {
-        settings["stride"] = args.answers.stride.into();
+        settings["stride"] = args.rows.answers.stride.into();
         settings["longest_answer"] = decoding.longest.into();
         settings["null_threshold"] = decoding.threshold.into();
     }

@@ -18,10 +18,10 @@ use crate::checkpoint::model_folder;
 use crate::data::Tokenizer;
 use crate::data::order::Permutation;
 use crate::device::Device;
-use crate::finetune::examples::{Columns, Example, Examples};
+use crate::finetune::examples::Example;
 use crate::finetune::outcome::Metric;
-use crate::finetune::questions::{Decoding, some_unanswerable};
-use crate::finetune::reader::{Data, Reader};
+use crate::finetune::questions::Decoding;
+use crate::finetune::reader::Data;
 use crate::finetune::saying::are_tags;
 use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, counts, finetune};
 use crate::hf::{FloatType, LoadReport, ModelDir, fits_family, write_config};
@@ -85,8 +85,7 @@ impl Job {
             "--task complete is what causal models do, and {} is a masked one",
             args.model.display()
         );
-        let named = [&args.text, &args.pair, &args.label].map(Option::as_deref);
-        let columns = Columns::of_task(kind, named);
+        let columns = args.rows.columns(kind);
         let data = Data::read(&args.train, kind, &columns)?;
         let arch = match kind {
             Some(kind) => arch(args, &dir.arch, kind, data.labels(kind, &columns)?)?,
@@ -101,14 +100,8 @@ impl Job {
         if args.freeze > arch.layers {
             bail!("--freeze {}: the model has {} layers", args.freeze, arch.layers);
         }
-        let (longest, stride) = (args.longest, args.answers.stride);
-        let reader =
-            Reader { arch: &arch, tokenizer: &tokenizer, columns: &columns, longest, stride };
-        let examples = |path, data| -> Result<Vec<Example>> {
-            let Examples { examples, notes } = reader.read(path, data)?;
-            notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
-            Ok(examples)
-        };
+        let reads = (&arch, &tokenizer);
+        let examples = |path, data| args.rows.examples(reads, &columns, path, data);
         let train = examples(&args.train, data)?;
         let mut sources = vec![Source::of(&args.train, train.len())?];
         let (train, held) = match &args.dev {
@@ -124,10 +117,7 @@ impl Job {
             check_counts(task, &[&train, &held].map(|examples| counts(examples, outputs)))?;
         }
         let metric = metric(args, &arch)?;
-        let mut decoding = args.answers.decoding();
-        if some_unanswerable(&train) || some_unanswerable(&held) {
-            decoding.threshold.get_or_insert(0.0);
-        }
+        let decoding = args.rows.answers.decoding_of([&train, &held]);
         Ok(Job { dir, tokenizer, arch, sources, train, held, metric, decoding })
     }
 

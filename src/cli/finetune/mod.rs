@@ -1,6 +1,7 @@
 //! `warpwright finetune`: a pretrained model adapted to labelled data.
 
 mod job;
+mod rows;
 mod tell;
 
 use std::path::PathBuf;
@@ -14,10 +15,10 @@ use super::device::{DeviceArgs, OnDevice};
 use super::export::Making;
 use crate::device::Device;
 use crate::finetune::outcome::Metric;
-use crate::finetune::questions::Decoding;
 use crate::finetune::train::Finetuned;
 use crate::model::arch::TaskKind;
 use job::{Job, Trained};
+pub use rows::{AnswerArgs, RowArgs};
 
 /// Adapt a pretrained model to labelled data
 ///
@@ -70,25 +71,13 @@ pub struct FinetuneArgs {
     /// Where to write [default: runs/finetune]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Column of the text [default: text; tokens, question or prompt, by the task]
-    #[arg(long, value_name = "COLUMN")]
-    pub text: Option<String>,
-    /// Column of a second text; of answer the context [default: context]
-    #[arg(long, value_name = "COLUMN")]
-    pub pair: Option<String>,
-    /// Column of what is to be told: a class, a number, labels (a list, or names with | between)
-    /// [default: label; labels, answer or completion, by the task]
-    #[arg(long, value_name = "COLUMN")]
-    pub label: Option<String>,
+    #[command(flatten)]
+    pub rows: RowArgs,
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub epochs: usize,
     /// Rows, or sequences of what takes several, a step
     #[arg(long, value_name = "ROWS", default_value_t = 32)]
     pub batch: usize,
-    /// Tokens of a sequence, special ones included. Longer rows are cut; sentences and contexts go
-    /// on in another
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    pub longest: usize,
     /// Have the model take sequences of so many tokens; learnt positions beyond its own begin as
     /// copies of these
     #[arg(long, value_name = "TOKENS")]
@@ -97,8 +86,6 @@ pub struct FinetuneArgs {
     /// rows, others begin at the mean of all
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
-    #[command(flatten)]
-    pub answers: AnswerArgs,
     #[arg(long, value_enum, default_value = "adamw")]
     pub optimizer: OptimizerArg,
     /// Largest learning rate; it rises over the first 6% of steps and falls to 0
@@ -185,42 +172,6 @@ impl TaskArg {
     }
 }
 
-/// How contexts are read, and answers found in them.
-#[derive(Debug, Clone, clap::Args)]
-pub struct AnswerArgs {
-    /// Of answers: tokens that neighbouring windows of a long context share; half of a window at
-    /// most
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    pub stride: usize,
-    /// Of answers: tokens of one at most
-    #[arg(long, value_name = "TOKENS", default_value_t = 30)]
-    pub longest_answer: usize,
-    /// Of answers: none is given where none is likelier than the best one by more than this
-    /// [nats]. Without it there is always an answer, unless some question of the data has none:
-    /// then it is 0
-    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
-    pub null_threshold: Option<f64>,
-}
-
-impl AnswerArgs {
-    pub(super) fn check(&self) -> Result<()> {
-        ensure!(self.longest_answer > 0, "--longest-answer is 0: give at least 1");
-        ensure!(
-            self.null_threshold.is_none_or(f64::is_finite),
-            "--null-threshold: give a finite number"
-        );
-        Ok(())
-    }
-
-    pub(super) fn decoding(&self) -> Decoding {
-        Decoding {
-            longest: self.longest_answer,
-            threshold: self.null_threshold,
-            ..Decoding::default()
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OptimizerArg {
     Adamw,
@@ -291,7 +242,7 @@ fn check(args: &FinetuneArgs) -> Result<()> {
         "--weight-decay {}: give 0 or more",
         args.weight_decay
     );
-    args.answers.check()?;
+    args.rows.answers.check()?;
     ensure!(
         args.layer_decay > 0.0 && args.layer_decay <= 1.0,
         "--layer-decay {}: give a factor above 0, at most 1",
