@@ -104,6 +104,19 @@ steps gpt2 3600 --preset gpt2 --seq 1024
 steps bert 3600 --preset bert-base --seq 512
 steps bert-large 3600 --preset bert-large --seq 512 --lengths mlperf
 steps modernbert 3600 --preset modernbert-base --seq 1024
+# Finetuning, where `scripts/fetch.py minilm reviews` has brought something to finetune.
+reviews="$(dirname "$peers")/../data/reviews/imdb"
+minilm="$(dirname "$peers")/../data/minilm"
+if [ -d "$minilm" ] && [ -f "$reviews-train.csv" ]; then
+  recipe=(--model "$minilm" --train "$reviews-train.csv" --dev "$reviews-test.csv"
+    --epochs 1 --lr 1e-4 --longest 256)
+  part finetune 600 bash -c 'rm -rf "$0" && "$@" --out "$0"' "$out/finetune" \
+    "$program" finetune --task classify "${recipe[@]}" --seeds 1,2,3 --device cuda
+  if [ "$with_torch" = True ]; then
+    part peers-finetune 900 "$python" "$peers/finetune.py" "${recipe[@]}" --seeds 1 2 3 \
+      --device cuda
+  fi
+fi
 if command -v "$python" > /dev/null; then
   "$python" "$peers/table.py" "$out" | tee "$out/table.txt"
 fi
