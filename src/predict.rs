@@ -31,8 +31,8 @@ pub enum PredictError {
     Task(PathBuf),
     #[error("the tokenizer has no {0} token, which this model's input needs")]
     NoSpecial(&'static str),
-    #[error("the text has no [MASK]: put it where a word is to be guessed")]
-    NoMask,
+    #[error("the text has no {0}: put it where a word is to be guessed")]
+    NoMask(String),
     #[error("the text is {tokens} tokens long, the model takes {context}: shorten it")]
     TooLong { tokens: usize, context: usize },
     #[error("{wanted} is what a {kind} model does; {path} is not one: use `warpwright {command}`")]
@@ -80,8 +80,16 @@ pub struct Guess {
 
 impl<D: Device> Predictor<D> {
     /// Opens a Hugging Face directory, or a run's best checkpoint.
+    ///
+    /// # Errors
+    /// One that lacks a language model's head, too.
     pub fn open(dev: D, path: &Path) -> Result<Self, PredictError> {
-        let predictor = Self::open_body(dev, path)?;
+        let folder = model_folder(path);
+        let dir = ModelDir::open(&folder)?;
+        if dir.arch.task.is_some() {
+            return Err(PredictError::Task(folder));
+        }
+        let predictor = Self::of(dev, dir, folder)?;
         match predictor.report.without_pairs() {
             Some(tensor) => {
                 Err(PredictError::NoHead { path: predictor.path, tensor: tensor.clone() })
@@ -90,16 +98,18 @@ impl<D: Device> Predictor<D> {
         }
     }
 
-    /// The same where a head may be missing.
+    /// The same where the head may be missing, or a task's, which is left out.
     pub fn open_body(dev: D, path: &Path) -> Result<Self, PredictError> {
         let folder = model_folder(path);
-        let dir = ModelDir::open(&folder)?;
-        if dir.arch.task.is_some() {
-            return Err(PredictError::Task(folder));
-        }
+        let mut dir = ModelDir::open(&folder)?;
+        dir.arch.task = None;
+        Self::of(dev, dir, folder)
+    }
+
+    fn of(dev: D, dir: ModelDir, path: PathBuf) -> Result<Self, PredictError> {
         let (model, report) = dir.model::<_, PredictError>(&dev)?;
-        let tokenizer = Tokenizer::load(&folder)?;
-        Ok(Predictor { dev, model, tokenizer, path: folder, report })
+        let tokenizer = Tokenizer::load(&path)?;
+        Ok(Predictor { dev, model, tokenizer, path, report })
     }
 
     /// The `k` likeliest tokens for each `[MASK]` of `text`, best first.
@@ -112,7 +122,7 @@ impl<D: Device> Predictor<D> {
         let ids = self.framed(self.tokenizer.encode(text)?)?;
         let rows: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] == mask).collect();
         if rows.is_empty() {
-            return Err(PredictError::NoMask);
+            return Err(PredictError::NoMask(self.tokenizer.token(mask).unwrap_or_default()));
         }
         self.guess(&ids, &rows, k)
     }
@@ -157,7 +167,9 @@ impl<D: Device> Predictor<D> {
         if let Some(fault) = dev.fault() {
             return Err(PredictError::Device(fault));
         }
-        Ok(logits.to_vec().chunks(v).map(<[f64]>::to_vec).collect())
+        let logits = logits.to_vec();
+        NotFinite::unless(logits.iter().copied())?;
+        Ok(logits.chunks(v).map(<[f64]>::to_vec).collect())
     }
 
     /// A text's ids as in training: `[CLS] text [SEP]`, or after the token that ends a document.

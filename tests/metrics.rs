@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use warpwright::eval::metrics::bootstrap::Bootstrap;
-use warpwright::eval::metrics::classification::{Confusion, accuracy, multi_label};
+use warpwright::eval::metrics::classification::{ByClass, accuracy, confusion, multi_label};
 use warpwright::eval::metrics::entities::{ByType, entities};
 use warpwright::eval::metrics::regression::{mean_squared_error, pearson, spearman};
 use warpwright::eval::metrics::squad::{Doubted, Score, best_threshold, normalize, percent};
@@ -71,18 +71,16 @@ fn classification_as_scikit_learn() {
         let name: String = get(&case, "name");
         let gold: Vec<usize> = get(&case, "gold");
         let predicted: Vec<usize> = get(&case, "predicted");
-        let confusion = Confusion::new(get(&case, "classes"), &gold, &predicted);
-        for (g, row) in get::<Vec<Vec<u64>>>(&case, "confusion").into_iter().enumerate() {
-            for (p, count) in row.into_iter().enumerate() {
-                assert_eq!(confusion.count(g, p), count, "{name}: {g} as {p}");
-            }
-        }
+        let classes = get(&case, "classes");
+        let counts = confusion(classes, &gold, &predicted);
+        assert_eq!(counts, get::<Vec<Vec<u64>>>(&case, "confusion"), "{name}");
+        let found = ByClass::new(classes, &gold, &predicted);
         same_option(accuracy(&gold, &predicted), get(&case, "accuracy"), &name);
-        same_option(confusion.accuracy(), get(&case, "accuracy"), &name);
-        close(confusion.matthews(), get(&case, "matthews"), &name);
-        tallies_close(&confusion.tallies(), &get::<Vec<Vec<f64>>>(&case, "by_class"), &name);
-        all_close(&listed(confusion.micro()), &get::<Vec<f64>>(&case, "micro"), &name);
-        all_close(&listed(confusion.macro_mean()), &get::<Vec<f64>>(&case, "macro"), &name);
+        same_option(found.accuracy(), get(&case, "accuracy"), &name);
+        close(found.matthews(), get(&case, "matthews"), &name);
+        tallies_close(&found.tallies, &get::<Vec<Vec<f64>>>(&case, "by_class"), &name);
+        all_close(&listed(found.micro()), &get::<Vec<f64>>(&case, "micro"), &name);
+        all_close(&listed(found.macro_mean()), &get::<Vec<f64>>(&case, "macro"), &name);
     }
 }
 
@@ -273,8 +271,8 @@ fn an_interval_covers_as_often_as_it_says() {
 fn without_examples_metrics_are_undefined() {
     let none: [f64; 0] = [];
     assert_eq!(accuracy(&none, &none), None);
-    assert_eq!(Confusion::new(2, &[], &[]).accuracy(), None);
-    assert_eq!(Confusion::new(2, &[], &[]).matthews(), 0.0);
+    assert_eq!(ByClass::new(2, &[], &[]).accuracy(), None);
+    assert_eq!(ByClass::new(2, &[], &[]).matthews(), 0.0);
     assert_eq!((pearson(&none, &none), spearman(&none, &none)), (None, None));
     assert_eq!(mean_squared_error(&none, &none), None);
     assert_eq!((percent(&[]), best_threshold(&[])), (None, None));
@@ -359,17 +357,17 @@ proptest! {
     #[test]
     fn classes_have_no_order(pairs in labels()) {
         let (gold, predicted): (Vec<usize>, Vec<usize>) = pairs.iter().copied().unzip();
-        let confusion = Confusion::new(4, &gold, &predicted);
+        let found = ByClass::new(4, &gold, &predicted);
         let renamed = |labels: &[usize]| labels.iter().map(|k| (k * 3 + 1) % 4).collect::<Vec<_>>();
-        let other = Confusion::new(4, &renamed(&gold), &renamed(&predicted));
-        prop_assert!(is_close(confusion.matthews(), other.matthews()));
-        prop_assert!(is_close(confusion.macro_mean().f1, other.macro_mean().f1));
-        prop_assert!(is_close(confusion.micro().f1, confusion.accuracy().unwrap()));
+        let other = ByClass::new(4, &renamed(&gold), &renamed(&predicted));
+        prop_assert!(is_close(found.matthews(), other.matthews()));
+        prop_assert!(is_close(found.macro_mean().f1, other.macro_mean().f1));
+        prop_assert!(is_close(found.micro().f1, found.accuracy().unwrap()));
         // Nor has it a side: precision is the other's recall.
-        let turned = Confusion::new(4, &predicted, &gold);
-        prop_assert!(is_close(confusion.matthews(), turned.matthews()));
-        prop_assert!(is_close(confusion.macro_mean().recall, turned.macro_mean().precision));
-        prop_assert!(is_close(confusion.macro_mean().f1, turned.macro_mean().f1));
+        let turned = ByClass::new(4, &predicted, &gold);
+        prop_assert!(is_close(found.matthews(), turned.matthews()));
+        prop_assert!(is_close(found.macro_mean().recall, turned.macro_mean().precision));
+        prop_assert!(is_close(found.macro_mean().f1, turned.macro_mean().f1));
     }
 
     #[test]

@@ -75,9 +75,14 @@ pub fn family(arch: &Arch) -> &'static str {
 
 /// The Hub's name of a metric of ours, where it has one.
 fn kind(metric: &str) -> &str {
-    let name = metric.split([',', ' ']).next().unwrap_or(metric);
+    let name = match metric {
+        "answer F1" | "entity F1" => "F1",
+        "mean squared error" => "MSE",
+        _ => metric.split([',', ' ']).next().unwrap_or(metric),
+    };
     match name {
         "f1" | "F1" | "micro-f1" | "entity-f1" | "answer-f1" => "f1",
+        "MSE" => "mse",
         "matthews" | "Matthews" => "matthews_correlation",
         "pearson" | "Pearson" => "pearsonr",
         "spearman" | "Spearman" => "spearmanr",
@@ -105,6 +110,10 @@ mod tests {
             ("F1, macro", "f1"),
             ("micro-f1", "f1"),
             ("chrF2", "chrf"),
+            ("answer F1", "f1"),
+            ("entity F1", "f1"),
+            ("mean squared error", "mse"),
+            ("MSE", "mse"),
         ] {
             assert_eq!(kind(ours), theirs);
         }

@@ -1,6 +1,6 @@
 //! `warpwright export`: a model as a folder that transformers loads.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,8 +19,8 @@ use crate::model::transformer::initial;
 
 /// Write a model as a folder that Hugging Face's transformers loads
 ///
-/// Takes a run directory (its best checkpoint) or any folder with a config.json and weights, of
-/// whatever age and naming, and writes config.json, model.safetensors and the tokenizer's files
+/// Takes a run directory (its best checkpoint) or any folder with a config.json and a model's
+/// weights, head included, of whatever age and naming, and writes config.json, model.safetensors and the tokenizer's files
 /// under today's names; and a README.md, the model's card for the Hub, with what is known of its
 /// data, training and results.
 #[derive(Debug, clap::Args)]
@@ -116,9 +116,11 @@ pub fn run(args: ExportArgs) -> Result<()> {
 pub(super) struct Making {
     partial: PathBuf,
     to: PathBuf,
+    /// Of the mark, as long as it is in the making.
+    _lock: File,
 }
 
-/// By this a folder in the making is known.
+/// By this a folder in the making is known; it is locked by the process that makes it.
 const MARK: &str = ".warpwright-partial";
 
 impl Making {
@@ -130,19 +132,29 @@ impl Making {
             bail!("{} exists: name a folder that does not", to.display());
         }
         let partial = beside(to, ".partial");
-        if partial.exists() {
-            // What a killed process left.
-            ensure!(
-                partial.join(MARK).exists(),
-                "{} is in the way, and not of this program's making: move it",
-                partial.display()
-            );
-            fs::remove_dir_all(&partial).with_context(io)?;
-        }
+        let mark = partial.join(MARK);
+        ensure!(
+            !partial.exists() || mark.exists(),
+            "{} is in the way, and not of this program's making: move it",
+            partial.display()
+        );
         fs::create_dir_all(&partial).with_context(io)?;
-        let making = Making { partial, to: to.into() };
-        fs::write(making.partial.join(MARK), "").with_context(io)?;
-        Ok(making)
+        let lock = File::create(&mark).with_context(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("{} is being written by another process: name another folder", to.display())
+            }
+            Err(TryLockError::Error(source)) => return Err(source).with_context(io),
+        }
+        // What a killed process left.
+        for entry in fs::read_dir(&partial).with_context(io)? {
+            let path = entry.with_context(io)?.path();
+            if path != mark {
+                fs::remove_file(&path).with_context(io)?;
+            }
+        }
+        Ok(Making { partial, to: to.into(), _lock: lock })
     }
 
     /// Has `put` fill the folder, and gives it its name.
@@ -171,7 +183,12 @@ pub(super) fn put_model(
     let source = |param: &Param, start: usize, out: &mut [f64]| {
         out.copy_from_slice(&arena[param.span.start + start..][..out.len()]);
     };
-    save_model(folder, arch, ids, dtype, &Layout::new(arch).table, source)?;
+    let mut ids = *ids;
+    if arch.is_padded() {
+        let eot = tokenizer.and_then(|tokenizer| tokenizer.specials().eot);
+        ids.pad = ids.pad.or(ids.eos).or(eot.map(|id| id as usize));
+    }
+    save_model(folder, arch, &ids, dtype, &Layout::new(arch).table, source)?;
     if let Some(tokenizer) = tokenizer {
         tokenizer.export(folder, arch)?;
     }
@@ -191,5 +208,29 @@ fn tokenizer(from: &Path) -> Result<Option<Tokenizer>> {
         Ok(tokenizer) => Ok(Some(tokenizer)),
         Err(TokenizerError::NotFound(_)) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_the_making_is_one_process_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let (to, partial) = (folder.path().join("to"), folder.path().join("to.partial"));
+        let making = Making::begin(&to).unwrap();
+        let busy = Making::begin(&to).map(drop).unwrap_err().to_string();
+        assert!(busy.contains("written by another process") && partial.exists(), "{busy}");
+        fs::write(partial.join("left"), "").unwrap();
+        let left = folder.path().join("left");
+        fs::rename(&partial, &left).unwrap();
+        drop(making);
+        // As a killed process leaves it.
+        fs::rename(&left, &partial).unwrap();
+        let making = Making::begin(&to).unwrap();
+        assert!(!partial.join("left").exists());
+        making.finish(|folder| Ok(fs::write(folder.join("whole"), "")?)).unwrap();
+        assert!(to.join("whole").exists() && !to.join(MARK).exists() && !partial.exists());
     }
 }

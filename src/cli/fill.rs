@@ -12,7 +12,8 @@ use crate::predict::{Guess, Predictor};
 
 /// Fill in the [MASK]s of a text with a masked language model
 ///
-/// Prints the likeliest tokens for each [MASK], best first, with their probabilities.
+/// Prints the likeliest tokens for each [MASK] (RoBERTa writes it <mask>), best first, with their
+/// probabilities.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
     warpwright fill --model runs/masked \"To be, or not to[MASK], that is the question.\"")]

@@ -22,10 +22,13 @@ use crate::predict::Predictor;
 ///
 /// One prompt is continued as you watch; of a file's prompts, many are continued together, and each
 /// becomes a JSON line: prompt, text, number of tokens, and what ended it (text: the model said so;
-/// stop; length). The same seed draws the same text, for each prompt its own; --temperature 0
-/// always takes the likeliest token, and --beams searches for the text that is likeliest as a
-/// whole, as transformers does. What was computed of a text is kept, until it is longer than the
-/// model's context: from there on every token takes a pass over the last ones that fit.
+/// stop; length). Where the model has a token that ends texts (<|endoftext|>), it sees one before
+/// the prompt: a new text begins there, as in its training.
+///
+/// The same seed draws the same text, for each prompt its own; --temperature 0 always takes the
+/// likeliest token, and --beams searches for the text that is likeliest as a whole, as transformers
+/// does. What was computed of a text is kept, until it is longer than the model's context: from
+/// there on every token takes a pass over the last ones that fit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright generate --model runs/causal --prompt \"Call me\" --length 100 --top-p 0.9\n  \
@@ -45,12 +48,14 @@ pub struct GenerateArgs {
     pub input: Option<PathBuf>,
     /// Column of the prompts, in a file of rows
     #[arg(long, value_name = "COLUMN", default_value = "prompt", requires = "input")]
+    #[arg(conflicts_with = "prompt")]
     pub column: String,
     /// Where to write the JSON lines [default: standard output]
-    #[arg(long, value_name = "FILE", requires = "input")]
+    #[arg(long, value_name = "FILE", requires = "input", conflicts_with = "prompt")]
     pub out: Option<PathBuf>,
     /// Prompts of a file that are continued together
     #[arg(long, value_name = "PROMPTS", default_value_t = 16, requires = "input")]
+    #[arg(conflicts_with = "prompt")]
     pub batch: usize,
     /// Tokens to draw at most; the end of a text ends it earlier
     #[arg(long, value_name = "TOKENS", default_value_t = 200)]
@@ -153,8 +158,7 @@ fn prompts(path: &Path, column: &str) -> Result<Vec<String>> {
     if ["jsonl", "csv", "tsv"].contains(&extension) {
         let table = Table::read(path)?;
         for record in &table.records {
-            let prompt = table.text(record, column);
-            prompts.push(prompt.with_context(|| format!("line {} (--column)", record.line))?);
+            prompts.push(table.text(record, column).context("--column names the prompts")?);
         }
     } else {
         lines(Some(path), vec![], 1, |line| {

@@ -39,6 +39,11 @@ pub fn say(line: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
 }
 
+/// Prints a line. A reader that has gone is no reason to stop training.
+fn tell(line: impl std::fmt::Display) {
+    let _ = say(line);
+}
+
 /// What there is to say of a model that was opened, beside what is printed.
 fn remarks(report: &LoadReport, tokenizer: &Tokenizer, arch: &Arch) {
     unused(report);

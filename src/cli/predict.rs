@@ -38,9 +38,10 @@ pub struct PredictArgs {
     /// Of rows: the column of the text, the question or the words [default: text or question;
     /// of words tokens, if there is one]
     #[arg(id = "text_column", long = "text", value_name = "COLUMN", requires = "input")]
+    #[arg(conflicts_with = "text")]
     pub text_column: Option<String>,
     /// Of rows: the column of a second text [default: of questions context]
-    #[arg(long, value_name = "COLUMN", requires = "input")]
+    #[arg(long, value_name = "COLUMN", requires = "input", conflicts_with = "text")]
     pub pair: Option<String>,
     /// The second text of every TEXT; of questions the context
     #[arg(long, value_name = "TEXT", conflicts_with = "pair")]

@@ -1,6 +1,5 @@
 //! `warpwright pretrain`: text in, a trained model out.
 
-use std::fmt::Display;
 use std::io::{Write, stderr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use half::bf16;
 
-use super::{say, tuned};
+use super::{tell, tuned};
 use crate::config::{Config, Dtype, Overrides, Where};
 use crate::device::cpu::Cpu;
 use crate::device::gpu::cuda::nvml::Nvml;
@@ -350,11 +349,6 @@ impl Job<'_> {
         }
         tell(format_args!("  warpwright pretrain --help    other models, other text"));
     }
-}
-
-/// Prints a line. A reader that has gone is no reason to stop training.
-fn tell(line: impl Display) {
-    let _ = say(line);
 }
 
 /// Prints a line beside what is told.

@@ -226,15 +226,17 @@ impl Tokenizer {
             }));
         }
         let json = inner.to_string(true).expect("a tokenizer in memory serialises");
+        let pad = specials.pad.or(specials.eot.filter(|_| arch.is_padded()));
         let mut config = serde_json::json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": arch.context,
             "model_input_names": match arch.token_types {
                 0 | 1 => vec!["input_ids", "attention_mask"],
                 _ => vec!["input_ids", "token_type_ids", "attention_mask"],
             },
         });
         for (role, id) in [
-            ("pad_token", specials.pad),
+            ("pad_token", pad),
             ("unk_token", specials.unk),
             ("cls_token", specials.cls),
             ("sep_token", specials.sep),

@@ -39,6 +39,9 @@ impl<D: Device> Predictor<D> {
         let mut cut = Vec::new();
         for text in texts {
             let ids = self.encode(text)?;
+            if ids.is_empty() {
+                return Err(PredictError::NoSpecial("<|endoftext|>"));
+            }
             cut.push(ids.len() > longest);
             sequences.push(Row { ids: self.shortened(ids, longest), rows: vec![] });
         }

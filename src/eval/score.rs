@@ -36,10 +36,9 @@ impl<D: Device> Predictor<D> {
         if ids.len() > context {
             return Err(PredictError::TooLong { tokens: ids.len(), context });
         }
-        let scored = match self.model.arch.causal {
-            true => (1..ids.len()).collect(),
-            false => self.plain(&ids),
-        };
+        let mut scored = self.plain(&ids);
+        // Nothing is before the first token.
+        scored.retain(|&at| at > 0 || !self.model.arch.causal);
         let mask = self.tokenizer.specials().mask;
         let asked = [Asked { ids, scored }];
         let found = likelihoods(&self.dev, &self.model, mask, &asked, |_| {})?;

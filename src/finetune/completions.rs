@@ -11,8 +11,8 @@ use super::frame::{Frame, ids};
 use super::table::{Record, Table};
 use crate::data::IGNORE;
 
-/// The example of a row, and whether it was cut: of the prompt what comes first, then of the
-/// completion what comes last.
+/// The example of a row, and whether it was cut: of the prompt what comes first, down to a quarter
+/// of the room, then of the completion what comes last, so that no end is there to be learnt.
 ///
 /// # Errors
 /// A missing column, a completion of no tokens; a tokenizer without `<|endoftext|>`, an id beyond
@@ -35,9 +35,11 @@ pub fn example(
     }
     let asked = ids(&frame.pieces(&prompt)?);
     let cut = asked.len() + said.len() > room;
-    said.truncate(room);
+    let kept = room - asked.len().min(room / 4);
+    let end = if said.len() > kept { &[][..] } else { &[eot] };
+    said.truncate(kept);
     let asked = &asked[asked.len().saturating_sub(room - said.len())..];
-    let ids = [&[eot], asked, &said, &[eot]].concat();
+    let ids = [&[eot], asked, &said, end].concat();
     let mut targets = vec![IGNORE; ids.len()];
     let learnt = asked.len()..ids.len() - 1;
     for at in learnt {

@@ -104,13 +104,19 @@ impl<'a> Findings<'a> {
             }
         }
         if let Some(Null { best_threshold, best_f1, .. }) = &self.null {
-            let best = format!("--null-threshold {best_threshold:.3}, answer F1 {best_f1:.4}");
-            let _ = writeln!(out, "\nbest in hindsight: {best}");
+            let best = match best_threshold.is_finite() {
+                // Rounded up: an answer of that very doubt is one of those given.
+                true => format!("--null-threshold {:.3}", (best_threshold * 1e3).ceil() / 1e3),
+                false => "no answer to any question".into(),
+            };
+            let _ = writeln!(out, "\nbest in hindsight: {best}, answer F1 {best_f1:.4}");
         }
         out += "\nmost wrong about:\n";
         for Mistake { line, text, question, loss, .. } in self.worst.iter().take(TOLD) {
             let short: String = question.unwrap_or(text).chars().take(90).collect();
-            let _ = writeln!(out, "  line {line}, loss {loss:.2}: {short}");
+            let short = short.replace(['\n', '\r'], " ");
+            let wrong = if question.is_some() { "sure of it by" } else { "loss" };
+            let _ = writeln!(out, "  line {line}, {wrong} {loss:.2}: {short}");
         }
         out
     }

@@ -7,12 +7,15 @@ use super::examples::{Example, Gold};
 use super::questions::{Decoding, Found, decode};
 use super::saying::{argmax, log_sum_exp, tags, words};
 use crate::eval::metrics::bootstrap::{Bootstrap, Interval};
-use crate::eval::metrics::classification::{Confusion, accuracy, multi_label};
+use crate::eval::metrics::classification::{ByClass, accuracy, confusion, multi_label};
 use crate::eval::metrics::entities::ByType;
 use crate::eval::metrics::regression::{mean_squared_error, pearson, spearman};
 use crate::eval::metrics::squad::{self, Doubted};
 use crate::eval::metrics::{Scores, Tally};
 use crate::model::arch::{Task, TaskKind};
+
+/// Classes at most whose confusion is told.
+const MATRIX: usize = 200;
 
 /// What a model is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -185,11 +188,11 @@ impl Predictions {
     pub fn of(&self, metric: Metric, picked: &[usize]) -> Option<f64> {
         match &self.judged {
             Judged::Classes(k, pairs) => {
-                let confusion = confusion(*k, picked.iter().map(|&i| pairs[i]));
+                let found = by_class(*k, pairs, picked);
                 match metric {
-                    Metric::F1 => Some(confusion.macro_mean().f1),
-                    Metric::Matthews => Some(confusion.matthews()),
-                    _ => confusion.accuracy(),
+                    Metric::F1 => Some(found.macro_mean().f1),
+                    Metric::Matthews => Some(found.matthews()),
+                    _ => found.accuracy(),
                 }
             }
             Judged::Flags(pairs) => match metric {
@@ -250,9 +253,7 @@ impl Predictions {
     /// By class or label.
     fn tallies(&self, picked: &[usize]) -> Option<Vec<Tally>> {
         match &self.judged {
-            Judged::Classes(k, pairs) => {
-                Some(confusion(*k, picked.iter().map(|&i| pairs[i])).tallies())
-            }
+            Judged::Classes(k, pairs) => Some(by_class(*k, pairs, picked).tallies),
             Judged::Flags(pairs) => {
                 let [gold, said] = picked_flags(pairs, picked);
                 let labels = gold.first()?.len();
@@ -262,12 +263,11 @@ impl Predictions {
         }
     }
 
-    /// How often classes were taken for one another; rows are what was right.
+    /// How often classes were taken for one another; rows are what was right. None of very many.
     pub fn confusion(&self) -> Option<Vec<Vec<u64>>> {
         let Judged::Classes(k, pairs) = &self.judged else { return None };
-        let counts = confusion(*k, pairs.iter().copied());
-        let row = |gold| (0..*k).map(|said| counts.count(gold, said)).collect();
-        Some((0..*k).map(row).collect())
+        let [gold, said] = [0, 1].map(|of| pairs.iter().map(|pair| pair[of]).collect::<Vec<_>>());
+        (*k <= MATRIX).then(|| confusion(*k, &gold, &said))
     }
 
     /// Of questions: the threshold of doubt that would have been best, and the F1 that it earns.
@@ -287,9 +287,9 @@ impl Predictions {
     }
 }
 
-fn confusion(k: usize, pairs: impl Iterator<Item = [usize; 2]>) -> Confusion {
-    let (gold, said): (Vec<usize>, Vec<usize>) = pairs.map(|[gold, said]| (gold, said)).unzip();
-    Confusion::new(k, &gold, &said)
+fn by_class(k: usize, pairs: &[[usize; 2]], picked: &[usize]) -> ByClass {
+    let [gold, said] = [0, 1].map(|of| picked.iter().map(|&i| pairs[i][of]).collect::<Vec<_>>());
+    ByClass::new(k, &gold, &said)
 }
 
 /// What was right of the examples `picked`, and what was said.

@@ -29,7 +29,7 @@ pub struct Question {
     pub line: u64,
     pub question: String,
     pub context: String,
-    /// None where the context has no answer.
+    /// None where the context has no answer; an empty one in the file says so, too.
     pub answers: Vec<Answer>,
 }
 
@@ -53,10 +53,13 @@ impl Questions {
     /// # Errors
     /// A file that cannot be read or has no question; a row without its columns.
     pub fn read(path: &Path, columns: &Columns) -> Result<Questions, ExampleError> {
-        let questions = match path.extension().is_some_and(|extension| extension == "json") {
+        let mut questions = match path.extension().is_some_and(|extension| extension == "json") {
             true => squad(path)?,
             false => rows(&Table::read(path)?, columns)?,
         };
+        for question in &mut questions {
+            question.answers.retain(|answer| !answer.text.trim().is_empty());
+        }
         match questions.is_empty() {
             true => Err(TableError::Empty(path.into()).into()),
             false => Ok(Questions { path: path.into(), questions }),
@@ -155,8 +158,7 @@ fn answers(table: &Table, record: &Record, column: &str) -> Result<Vec<Answer>, 
         None => vec![],
     };
     let starts = starts.into_iter().chain(std::iter::repeat(None));
-    let answers = texts.into_iter().zip(starts).map(|(text, start)| Answer { text, start });
-    Ok(answers.filter(|answer| !answer.text.trim().is_empty()).collect())
+    Ok(texts.into_iter().zip(starts).map(|(text, start)| Answer { text, start }).collect())
 }
 
 impl Answer {

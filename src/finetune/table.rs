@@ -132,37 +132,70 @@ impl Table {
 }
 
 fn separated(path: &Path, delimiter: u8, quotes: bool) -> Result<Vec<Record>, TableError> {
-    let wrong = |error: csv::Error| {
-        let line = error.position().map_or(0, csv::Position::line);
-        match error.into_kind() {
-            csv::ErrorKind::Io(source) => TableError::Io { path: path.into(), source },
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => TableError::Row {
-                path: path.into(),
-                line,
-                why: format!("{len} fields, where the first line names {expected_len}"),
-            },
-            csv::ErrorKind::Utf8 { err, .. } => {
-                TableError::Row { path: path.into(), line, why: format!("not UTF-8: {err}") }
-            }
-            kind => TableError::Row { path: path.into(), line, why: format!("{kind:?}") },
-        }
-    };
+    let bytes =
+        files::read_text(path).map_err(|source| TableError::Io { path: path.into(), source })?;
+    let mut lines = Lines { bytes: &bytes, at: 0, line: 1 };
+    let wrong = |line, why| TableError::Row { path: path.into(), line, why };
     let mut builder = csv::ReaderBuilder::new();
-    builder.delimiter(delimiter).quoting(quotes);
-    let mut reader = builder.from_path(path).map_err(wrong)?;
-    let names = reader.headers().map_err(wrong)?.clone();
-    let mut known = HashSet::new();
-    if let Some(name) = names.iter().find(|name| !known.insert(*name)) {
-        let why = format!("two columns are called {name:?}: rename one");
-        return Err(TableError::Row { path: path.into(), line: 1, why });
-    }
-    let record = |row: csv::StringRecord| {
-        let line = row.position().map_or(0, csv::Position::line);
+    builder.delimiter(delimiter).quoting(quotes).flexible(true).has_headers(false);
+    let mut names: Option<Vec<String>> = None;
+    let mut records = Vec::new();
+    for row in builder.from_reader(&bytes[..]).into_byte_records() {
+        // Of bytes in memory, in rows of any length, nothing can be wrong.
+        let row = row.map_err(|error| wrong(lines.line, error.to_string()))?;
+        let line = lines.of(row.position().map_or(0, csv::Position::byte) as usize);
+        let row = csv::StringRecord::from_byte_record(row)
+            .map_err(|error| wrong(line, format!("not UTF-8: {}", error.utf8_error())))?;
+        let Some(names) = &names else {
+            let mut known = HashSet::new();
+            if let Some(name) = row.iter().find(|name| !known.insert(*name)) {
+                return Err(wrong(line, format!("two columns are called {name:?}: rename one")));
+            }
+            names = Some(row.iter().map(str::to_string).collect());
+            continue;
+        };
+        if row.len() != names.len() {
+            let open = row.iter().any(|field| field.contains('\n'));
+            let hint = if open { "; is a quote not closed?" } else { "" };
+            let (got, want) = (row.len(), names.len());
+            return Err(wrong(
+                line,
+                format!("{got} fields, where the first line names {want}{hint}"),
+            ));
+        }
         let fields = names.iter().zip(&row);
-        let fields = fields.map(|(name, field)| (name.to_string(), Value::from(field))).collect();
-        Record { line, fields }
-    };
-    reader.records().map(|row| row.map(record).map_err(wrong)).collect()
+        let fields = fields.map(|(name, field)| (name.clone(), Value::from(field))).collect();
+        records.push(Record { line, fields });
+    }
+    Ok(records)
+}
+
+/// Counts lines, whatever ends them (`\n`, `\r\n` or `\r`).
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the row before which `byte` stands, from 1; of no earlier row than the last.
+    fn of(&mut self, byte: usize) -> u64 {
+        while let Some(&now) = self.bytes.get(self.at) {
+            let ends = now == b'\n' || now == b'\r';
+            if self.at >= byte && !ends {
+                break;
+            }
+            let next = self.bytes.get(self.at + 1);
+            self.line += u64::from(ends && !(now == b'\r' && next == Some(&b'\n')));
+            self.at += 1;
+        }
+        self.line
+    }
+}
+
+/// What is wrong with a line of JSON, which for itself is the first.
+fn in_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 fn objects(path: &Path) -> Result<Vec<Record>, TableError> {
@@ -175,7 +208,7 @@ fn objects(path: &Path) -> Result<Vec<Record>, TableError> {
             continue;
         }
         let wrong = |why| TableError::Row { path: path.into(), line, why };
-        match serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))? {
+        match serde_json::from_str(&text).map_err(|e| wrong(in_line(&e)))? {
             Value::Object(fields) => records.push(Record { line, fields }),
             _ => return Err(wrong("not an object, {\"column\": value, …}".into())),
         }
@@ -225,10 +258,17 @@ mod tests {
     fn what_is_no_table_says_where() {
         for (name, text, said) in [
             ("a.csv", "a,b\n1,2\n1,2,3\n", "a.csv, line 3: 3 fields, where the first line names 2"),
+            ("a.csv", "\r\n\na,b\r\n1,2\r\n\r\n1\r\n", "a.csv, line 6: 1 fields"),
+            ("a.csv", "a,b\r1,2\r1\r", "a.csv, line 3: 1 fields"),
+            (
+                "a.csv",
+                "a,b\n1,2\n\"1,2\n1,2\n",
+                "a.csv, line 3: 1 fields, where the first line names 2; is a quote not closed?",
+            ),
             ("a.csv", "a,b\n", "a.csv has no rows"),
             ("a.csv", "a,b,a\n1,2,3\n", "a.csv, line 1: two columns are called \"a\""),
             ("a.jsonl", "{}\n[1]\n", "a.jsonl, line 2: not an object"),
-            ("a.jsonl", "{\"a\": 1\n", "a.jsonl, line 1: EOF"),
+            ("a.jsonl", "{\"a\": 1\n", "a.jsonl, line 1: EOF while parsing an object at column 7"),
             ("a.jsonl", "{}\n\n1\n", "a.jsonl, line 3: not an object"),
             ("a.txt", "", "neither .csv, .tsv nor .jsonl"),
         ] {

@@ -7,7 +7,7 @@ use crate::model::activations::Activations;
 use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::cache::Cache;
 use crate::model::transformer::Model;
-use crate::predict::PredictError;
+use crate::predict::{NotFinite, PredictError};
 
 /// A sequence of at least one token, and the rows of the cache that hold what was computed of it. A
 /// copy shares them: two continuations of one beginning.
@@ -84,7 +84,7 @@ impl<'a, D: Device> Decoder<'a, D> {
     /// Logits [S, V] of the token that follows each of `sequences`.
     ///
     /// # Errors
-    /// The device has stopped.
+    /// The device has stopped; logits that are not finite.
     pub fn logits(&mut self, sequences: &mut [Sequence]) -> Result<Vec<f64>, PredictError> {
         let (context, v) = (self.model.arch.context, self.model.arch.vocab);
         let mut logits = vec![0.0; sequences.len() * v];
@@ -99,7 +99,11 @@ impl<'a, D: Device> Decoder<'a, D> {
         if !steps.is_empty() {
             self.step(sequences, &steps, &mut logits);
         }
-        self.dev.fault().map_or(Ok(logits), |fault| Err(PredictError::Device(fault)))
+        if let Some(fault) = self.dev.fault() {
+            return Err(PredictError::Device(fault));
+        }
+        NotFinite::unless(logits.iter().copied())?;
+        Ok(logits)
     }
 
     /// A pass over the whole of these.

@@ -82,8 +82,8 @@ fn and_more(others: usize) -> String {
 /// What a load left over on either side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Tensors of heads that the files lack: their parameters were not touched and keep their
-    /// initial values.
+    /// Tensors of heads that the files lack, or have for another task: their parameters were not
+    /// touched and keep their initial values.
     pub missing: Vec<String>,
     /// Tensors of the files that this model has no use for.
     pub leftover: Vec<String>,
@@ -234,12 +234,16 @@ impl ModelDir {
         let mut found: Vec<(Piece, Stored)> = Vec::new();
         let mut used = BTreeSet::new();
         let mut absent = Vec::new();
+        // One that answers something else is no beginning, even if it has as many outputs.
+        let both = self.stored.task.as_ref().zip(arch.task.as_ref());
+        let answers_as = both.is_some_and(|(stored, task)| stored.answers_as(task));
         for piece in pieces(arch, table) {
-            match self.find(&piece, &table.params[piece.param], &mut used)? {
+            let param = &table.params[piece.param];
+            let useful = answers_as || !param.name.starts_with("task.classifier");
+            let stored = if useful { self.find(&piece, param, &mut used)? } else { None };
+            match stored {
                 Some(stored) => found.push((piece, stored)),
-                None if may_be_missing(&table.params[piece.param]) => {
-                    report.missing.push(piece.name)
-                }
+                None if may_be_missing(param) => report.missing.push(piece.name),
                 None => absent.push(piece.name),
             }
         }

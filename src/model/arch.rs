@@ -5,6 +5,8 @@
 //! every shape of the crate: N tokens, S sequences, C width, E embedding width, H heads, D head
 //! width, F inner width, V vocabulary, L layers, M rows whose loss counts.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ops::activation::Activation;
@@ -231,6 +233,15 @@ fn why(kind: TaskKind) -> &'static str {
 }
 
 impl Task {
+    /// Whether each output means the same as the other's; a number's name is of no account.
+    pub fn answers_as(&self, other: &Task) -> bool {
+        let same = match self.kind {
+            TaskKind::Values => self.labels.len() == other.labels.len(),
+            _ => self.labels == other.labels,
+        };
+        self.kind == other.kind && same
+    }
+
     fn validate(&self) -> Result<(), ArchError> {
         let (kind, got) = (self.kind, self.labels.len());
         let want = match kind {
@@ -238,10 +249,9 @@ impl Task {
             TaskKind::Classes | TaskKind::Tokens if got < 2 => "at least two",
             TaskKind::Flags | TaskKind::Values if got == 0 => "at least one",
             _ => {
-                let twice = |(i, label): &(usize, &String)| self.labels[..*i].contains(*label);
-                let found = self.labels.iter().enumerate().find(twice);
-                return match found {
-                    Some((_, label)) => Err(ArchError::TwoOutputs(label.clone())),
+                let mut known = HashSet::new();
+                return match self.labels.iter().find(|label| !known.insert(*label)) {
+                    Some(label) => Err(ArchError::TwoOutputs(label.clone())),
                     None => Ok(()),
                 };
             }
@@ -287,6 +297,12 @@ impl Arch {
             Family::Custom if self.head == Head::Transform => transform,
             Family::Custom => bare,
         }
+    }
+
+    /// Whether transformers has to know a padding token, to find the last token of a text among
+    /// several: the one that ends texts, where there is no other.
+    pub fn is_padded(&self) -> bool {
+        self.causal && self.task.is_some()
     }
 
     /// The same model with a task's head.

@@ -417,7 +417,8 @@ fn what_eval_refuses() {
     let args = ["completion", "--model", &model, "--input", "long.jsonl"];
     refused(&args, &["long.jsonl, line 1", "tokens long", "takes 80"]);
     let args = ["completion", "--model", &masked, "--input", "long.jsonl", "--limit", "1"];
-    refused(&args, &["line 1", "tokens long"]);
+    refused(&[&args[..], &["--length", "0"]].concat(), &["line 1", "tokens long"]);
+    refused(&args, &["a masked model writes nothing", "--length 0"]);
     refused(&[&args[..], &["--beams", "0"]].concat(), &["--beams 0", "1 to 1000"]);
     lab.write("torn.jsonl", "{\"prompt\": \"a\"\n");
     refused(&["completion", "--model", &model, "--input", "torn.jsonl"], &["torn.jsonl, line 1"]);

@@ -45,7 +45,7 @@ fn classes_are_learnt_and_the_model_tells_them_again() {
         "210 rows to learn from, 90 held out",
         "epoch 6",
         "was (row), said (column)",
-        "drawn at random: classifier.weight, classifier.bias",
+        "drawn at random, as the model has none for this: classifier.weight, classifier.bias",
         "of no use to the task: decoder.bias",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
@@ -70,12 +70,41 @@ fn classes_are_learnt_and_the_model_tells_them_again() {
         &mut lab.program(&["fill", "--model", "out", "a[MASK]"]),
         &["task's head", "pretrained model"],
     );
+    // Vectors are of what is under the head.
+    succeeds(&mut lab.program(&["embed", "--model", "out", "a day"]));
     // What overflows is no answer.
     models::inflate(&lab.path("again/model.safetensors"), "final_norm.weight");
     for command in [&["predict", "a"][..], &["eval", "task", "--input", "train.csv"]] {
         let mut large = lab.program(command);
         refuses(large.args(["--model", "again"]), &["outputs are not finite numbers", "--dtype"]);
     }
+}
+
+#[test]
+fn a_head_is_taken_for_the_same_labels_alone() {
+    let lab = Lab::new();
+    let good = csv(&rows(40, 3));
+    lab.write("train.csv", &good);
+    let tuned = |model: &str, file: &str, out: &str| {
+        let args = ["finetune", "--model", model, "--train", file, "--out", out];
+        let slow = ["--task", "classify", "--epochs", "1", "--lr", "1e-9"];
+        succeeds(lab.program(&args).args(slow)).0
+    };
+    let config = |out: &str| json(&fs::read_to_string(lab.path(out).join("config.json")).unwrap());
+    const NEW: &str = "drawn at random, as the model has none for this: classifier.weight";
+    assert!(tuned(&masked(), "train.csv", "one").contains(NEW));
+    // The same labels in another order than the one that files are read in.
+    let mut turned = config("one");
+    turned["id2label"] = serde_json::json!({"0": "good", "1": "bad"});
+    lab.write("one/config.json", turned.to_string());
+    assert!(!tuned("one", "train.csv", "two").contains("drawn at random"));
+    assert_eq!(config("two")["id2label"], turned["id2label"]);
+    // Others, as many and more.
+    lab.write("renamed.csv", good.replace(",good", ",fine"));
+    assert!(tuned("one", "renamed.csv", "three").contains(NEW));
+    lab.write("more.csv", format!("{good}{}", "a day,neither\n".repeat(20)));
+    assert!(tuned("one", "more.csv", "four").contains(NEW));
+    assert_eq!(config("four")["id2label"]["2"], "neither");
 }
 
 #[test]
@@ -103,6 +132,7 @@ fn data_that_cannot_be_learnt_from() {
     refused(&good, &["--task", "classify", "--freeze", "99"], &["--freeze 99", "layers"]);
     refused(&good, &["--task", "classify", "--metric", "pearson"], &["--metric", "accuracy"]);
     refused(&good, &["--task", "continue"], &["'continue'", "pretrain --init"]);
+    refused(&good, &["--task", "tokens", "--pair", "text"], &["--pair", "leave it away"]);
     refused(&good, &["--task", "guess"], &["'guess'", "classify, tag, regress"]);
     lab.write("dev.csv", "text,label\nfine,splendid\n");
     refused(

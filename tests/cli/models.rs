@@ -154,7 +154,7 @@ fn prompts_of_a_file_are_continued_together() {
     }
     lab.write("empty.txt", "");
     for (file, parts) in [
-        ("prompts.jsonl", &["line 1", "\"prompt\"", "it has q"][..]),
+        ("prompts.jsonl", &["--column", "\"prompt\"", "it has q"][..]),
         ("none.txt", &["none.txt", "cannot be read"]),
         ("empty.txt", &["empty.txt has no lines"]),
     ] {
@@ -202,6 +202,11 @@ fn what_fill_and_generate_cannot_do() {
     refused(&hot, &["--temperature -1", "0 or more"]);
     refused(&["generate", "--model", &causal, "--top-p", "0"], &["--top-p 0", "above 0"]);
     refused(&["generate", "--model", &causal, "--top-p", "nan"], &["--top-p"]);
+    for more in [["--out", "o.jsonl"], ["--column", "a"], ["--batch", "2"]] {
+        let one = ["generate", "--model", &causal, "--prompt", "a"];
+        refused(&[&one[..], &more].concat(), &[more[0], "--prompt"]);
+    }
+    refused(&["predict", "--model", &masked, "--text", "a", "b"], &["--text", "cannot be used"]);
 }
 
 /// The JSON lines of an output.

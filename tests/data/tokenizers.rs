@@ -133,7 +133,8 @@ fn an_export_frames_what_a_masked_model_reads() {
         ("roberta-base", vec![2, 0, 3], vec![3, 3]),
         ("gpt2-tiny", vec![0], vec![]),
     ] {
-        tokenizer.export(folder.path(), &families::preset(preset).unwrap()).unwrap();
+        let arch = families::preset(preset).unwrap();
+        tokenizer.export(folder.path(), &arch).unwrap();
         let path = folder.path().join("tokenizer.json");
         let theirs = ::tokenizers::Tokenizer::from_file(path).unwrap();
         let ids = theirs.encode("[PAD]", true).unwrap();
@@ -148,6 +149,7 @@ fn an_export_frames_what_a_masked_model_reads() {
             (&config["mask_token"], &config["pad_token"]),
             (&"[MASK]".into(), &"[PAD]".into())
         );
+        assert_eq!(config["model_max_length"], arch.context);
         // transformers gives token types to no model that is not said to take them.
         let inputs = config["model_input_names"].as_array().unwrap();
         assert_eq!(inputs.contains(&"token_type_ids".into()), preset == "bert-tiny");

@@ -1,6 +1,6 @@
 //! `warpwright eval completion`: what a model makes of reference completions, and what it writes.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::super::generate::check_beams;
@@ -66,6 +66,10 @@ pub fn run(args: &CompletionArgs) -> Result<()> {
 
 impl Job for Completion<'_> {
     fn run<D: Device>(&self, predictor: &Predictor<D>) -> Result<Results> {
+        ensure!(
+            self.args.length == 0 || predictor.model.arch.causal,
+            "a masked model writes nothing: give --length 0, to have references judged alone"
+        );
         let (found, prompts) = self.asking.judge(predictor)?;
         let references: Vec<&str> =
             self.asking.questions.iter().map(|q| q.completions[0].trim()).collect();
@@ -135,9 +139,10 @@ impl Completion<'_> {
             stops: [until].into_iter().filter(|until| !until.is_empty()).collect(),
             choice: self.args.beams.map_or(Choice::Draw(greedy), beams),
         };
-        // Blanks are the model's to write.
-        let prompts: Vec<String> =
-            prompts.iter().map(|prompt| prompt.trim_end_matches(' ').to_string()).collect();
+        // What stands between the two is given, but for blanks: they are the model's to write.
+        let delimiter = &self.asking.prompter.delimiter;
+        let given = |prompt: &String| (prompt.clone() + delimiter).trim_end_matches(' ').into();
+        let prompts: Vec<String> = prompts.iter().map(given).collect();
         let bar = bar((prompts.len() * self.args.length) as u64).with_message("writing");
         let mut written = Vec::new();
         for together in prompts.chunks(AT_ONCE) {

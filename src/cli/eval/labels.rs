@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{OutArgs, conclude};
 use crate::eval::metrics::bootstrap::Bootstrap;
-use crate::eval::metrics::classification::Confusion;
+use crate::eval::metrics::classification::ByClass;
 use crate::eval::metrics::regression::{mean_squared_error, pearson, spearman};
 use crate::eval::results::{Measured, Results};
 use crate::finetune::table::Table;
@@ -101,14 +101,14 @@ fn of_names(
     let place = |name: &String| labels.binary_search(name).expect("a label that was listed");
     let gold: Vec<usize> = gold.iter().map(place).collect();
     let said: Vec<usize> = said.iter().map(place).collect();
-    let of = |name: &str, metric: &(dyn Fn(&Confusion) -> Option<f64> + Sync)| {
+    let of = |name: &str, metric: &(dyn Fn(&ByClass) -> Option<f64> + Sync)| {
         Measured::new(name, gold.len(), &Bootstrap::default(), |picked| {
             let some = |of: &[usize]| -> Vec<usize> { picked.iter().map(|&i| of[i]).collect() };
-            metric(&Confusion::new(labels.len(), &some(&gold), &some(&said)))
+            metric(&ByClass::new(labels.len(), &some(&gold), &some(&said)))
         })
     };
     let mut metrics = vec![
-        of("accuracy", &Confusion::accuracy),
+        of("accuracy", &ByClass::accuracy),
         of("F1, macro", &|c| Some(c.macro_mean().f1)),
         of("F1, micro", &|c| Some(c.micro().f1)),
         of("Matthews", &|c| Some(c.matthews())),
@@ -117,7 +117,7 @@ fn of_names(
         let known = labels.join(", ");
         let found = labels.iter().position(|label| label == positive);
         ensure!(found.is_some(), "--positive {positive:?} is none of the labels: {known}");
-        let scores = move |c: &Confusion| found.map(|class| c.tallies()[class].scores());
+        let scores = move |c: &ByClass| found.map(|class| c.tallies[class].scores());
         metrics.push(of("precision", &|c| Some(scores(c)?.precision)));
         metrics.push(of("recall", &|c| Some(scores(c)?.recall)));
         metrics.push(of("F1", &|c| Some(scores(c)?.f1)));

@@ -123,7 +123,9 @@ impl Job for LossArgs {
             Measured::plain("perplexity", found.mean().exp()),
             Measured::plain("accuracy", found.accuracy()),
         ];
-        if let (Some(bytes), true) = (read.bytes_a_token, arch.causal) {
+        // Of a part's bytes nothing is known.
+        let whole = settings["documents"] == read.corpus.lengths().count();
+        if let (Some(bytes), true) = (read.bytes_a_token, whole) {
             metrics.push(Measured::plain("bits a byte", found.bits_a_byte(bytes * found.tokens)));
         }
         Ok(Results {

@@ -102,7 +102,7 @@ fn read(args: &TaskArgs) -> Result<Asked> {
         task.labels.len()
     );
     let positive = args.positive.as_ref().map(|name| positive(&task, name)).transpose()?;
-    let columns = args.rows.columns(Some(task.kind));
+    let columns = args.rows.columns(Some(task.kind))?;
     let data = Data::read(path, Some(task.kind), &columns)?;
     let tokenizer = Tokenizer::load(&folder)?;
     let examples = args.rows.examples((&arch, &tokenizer), &columns, path, data)?;

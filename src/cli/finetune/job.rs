@@ -10,7 +10,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::embed::Pooled;
-use super::super::say;
+use super::super::tell;
 use super::tell::shown;
 use super::{FinetuneArgs, OptimizerArg};
 use crate::card::file_name;
@@ -22,6 +22,7 @@ use crate::finetune::examples::Example;
 use crate::finetune::outcome::Metric;
 use crate::finetune::questions::Decoding;
 use crate::finetune::reader::Data;
+use crate::finetune::rows::in_order;
 use crate::finetune::saying::are_tags;
 use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, counts, finetune};
 use crate::hf::{FloatType, LoadReport, ModelDir, fits_family, write_config};
@@ -70,10 +71,24 @@ pub struct Job {
     pub decoding: Decoding,
 }
 
-/// One seed's.
+/// What came of the seeds so far.
+#[derive(Default)]
 pub struct Trained {
-    pub seed: u64,
-    pub model: Finetuned,
+    /// By seed: the metric that chose the epoch.
+    pub seeds: Vec<(u64, Option<f64>)>,
+    /// Of the best seed, the first of equals.
+    pub best: Option<(u64, Finetuned)>,
+}
+
+impl Trained {
+    pub fn add(&mut self, metric: Metric, seed: u64, model: Finetuned) {
+        let value = |model: &Finetuned| model.epochs[model.best].metric;
+        let worth = |model: &Finetuned| metric.worth(value(model));
+        self.seeds.push((seed, value(&model)));
+        if self.best.as_ref().is_none_or(|(_, best)| worth(&model) > worth(best)) {
+            self.best = Some((seed, model));
+        }
+    }
 }
 
 impl Job {
@@ -85,10 +100,12 @@ impl Job {
             "--task complete is what causal models do, and {} is a masked one",
             args.model.display()
         );
-        let columns = args.rows.columns(kind);
+        let columns = args.rows.columns(kind)?;
         let data = Data::read(&args.train, kind, &columns)?;
         let arch = match kind {
-            Some(kind) => arch(args, &dir.arch, kind, data.labels(kind, &columns)?)?,
+            Some(kind) => {
+                arch(args, &dir.arch, kind, known(&dir.arch, data.labels(kind, &columns)?))?
+            }
             None => arch_of_completions(args, &dir.arch)?,
         };
         // What its own config.json cannot say would be lost after the training.
@@ -151,23 +168,21 @@ impl Job {
             seed,
         };
         let (train, held) = (self.train.len(), self.held.len());
-        say(format_args!("seed {seed}: {train} rows to learn from, {held} held out"))?;
-        let mut said = Ok(());
-        let tell = |epoch: Epoch| {
+        tell(format_args!("seed {seed}: {train} rows to learn from, {held} held out"));
+        let of_epoch = |epoch: Epoch| {
             let Epoch { number, loss, metric, samples_a_second } = epoch;
             let (name, value) = (self.metric.name(), shown(metric));
-            said = say(format_args!(
+            tell(format_args!(
                 "  epoch {number}  loss {loss:.4}  {name} {value}  {samples_a_second:.0} rows/s"
             ));
         };
         let examples = [&self.train[..], &self.held[..]];
-        let trained = finetune(dev, &self.dir, &self.arch, examples, &settings, tell)?;
-        said?;
+        let trained = finetune(dev, &self.dir, &self.arch, examples, &settings, of_epoch)?;
         if let Some(why) = &trained.stopped {
             eprintln!("stopped, with the best epoch until then: {why}");
         }
         if seed == args.seeds[0] {
-            heads(&trained.report)?;
+            heads(&trained.report);
         }
         Ok(trained)
     }
@@ -275,6 +290,13 @@ fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -
     Ok(arch)
 }
 
+/// The labels, in the order in which the model has them if it knows just these.
+fn known(base: &Arch, labels: Vec<String>) -> Vec<String> {
+    let own = base.task.as_ref().map_or(&[][..], |task| &task.labels);
+    let same = in_order(own.to_vec()) == in_order(labels.clone());
+    if same { own.to_vec() } else { labels }
+}
+
 /// Whether transformers has a dropout before such a head.
 fn classifier_drops(family: Family, kind: TaskKind) -> bool {
     match (family, kind) {
@@ -286,15 +308,14 @@ fn classifier_drops(family: Family, kind: TaskKind) -> bool {
 }
 
 /// Tells what the model lacked, and what it had that the task has no use for.
-fn heads(report: &LoadReport) -> Result<()> {
+fn heads(report: &LoadReport) {
     let (missing, leftover) = (report.missing.join(", "), report.leftover.join(", "));
     if !missing.is_empty() {
-        say(format_args!("  not in the model, drawn at random: {missing}"))?;
+        tell(format_args!("  drawn at random, as the model has none for this: {missing}"));
     }
     if !leftover.is_empty() {
-        say(format_args!("  left out, of no use to the task: {leftover}"))?;
+        tell(format_args!("  left out, of no use to the task: {leftover}"));
     }
-    Ok(())
 }
 
 /// That there is something to learn, by [what is learnt, what is held out] of each label.

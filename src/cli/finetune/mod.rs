@@ -189,18 +189,17 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let nvml = args.on.nvml()?;
     let energy = || nvml.as_ref()?.energy();
     let before = energy();
-    let mut trained = Vec::new();
+    let mut trained = Trained::default();
     for &seed in &args.seeds {
         let training = Training { job: &job, args: &args, seed };
         match args.on.run_with(|| Ok(job.arch.clone()), training) {
-            Ok(model) => trained.push(Trained { seed, model }),
+            Ok(model) => trained.add(job.metric, seed, model),
             Err(error) if args.seeds.len() == 1 => return Err(error),
             Err(error) => eprintln!("seed {seed} is left out: {error:#}"),
         }
     }
-    ensure!(!trained.is_empty(), "no seed came to an end: see above");
     let joules = energy().zip(before).map(|(after, before)| after - before);
-    job.conclude(&args, &trained, joules, making, &out)
+    job.conclude(&args, trained, joules, making, &out)
 }
 
 /// One seed's.

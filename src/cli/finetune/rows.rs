@@ -32,9 +32,17 @@ pub struct RowArgs {
 
 impl RowArgs {
     /// What such a task's columns are called.
-    pub fn columns(&self, kind: Option<TaskKind>) -> Columns {
+    ///
+    /// # Errors
+    /// A column that it does not have.
+    pub fn columns(&self, kind: Option<TaskKind>) -> Result<Columns> {
+        let has_pairs = !matches!(kind, None | Some(TaskKind::Tokens));
+        ensure!(
+            has_pairs || self.pair.is_none(),
+            "--pair: such a task is of single texts; leave it away"
+        );
         let named = [&self.text, &self.pair, &self.label].map(Option::as_deref);
-        Columns::of_task(kind, named)
+        Ok(Columns::of_task(kind, named))
     }
 
     /// A file's examples; what was noticed while reading is told.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::export::{Making, put_model};
-use super::super::say;
+use super::super::tell;
 use super::FinetuneArgs;
 use super::job::{CLIP, Job, Source, Trained, WARMUP};
 use crate::card::{self, Origin, file_name};
@@ -77,27 +77,24 @@ impl Job {
     pub fn conclude(
         &self,
         args: &FinetuneArgs,
-        trained: &[Trained],
+        trained: Trained,
         joules: Option<f64>,
         making: Making,
         out: &Path,
     ) -> Result<()> {
-        let value = |t: &Trained| t.model.epochs[t.model.best].metric;
-        let worth = |t: &&Trained| self.metric.worth(value(t));
-        let best = trained.iter().max_by(|a, b| worth(a).total_cmp(&worth(b)));
-        let Trained { seed, model } = best.expect("there is a seed");
+        let Trained { seeds, best } = trained;
+        let (seed, model) = best.context("no seed came to an end: see above")?;
         let task = self.arch.task.as_ref();
         let labels = task.map_or(&[][..], |task| &task.labels);
         let metrics: Vec<Measured> = Metric::all(task.map(|task| task.kind))
             .iter()
             .map(|&metric| {
-                let interval = model.predictions.interval(metric, *seed);
+                let interval = model.predictions.interval(metric, seed);
                 let (low, high) = (interval.map(|i| i.low), interval.map(|i| i.high));
                 Measured { metric, value: model.predictions.metric(metric), low, high }
             })
             .collect();
         let rates = model.epochs.iter().map(|epoch| epoch.samples_a_second);
-        let seeds: Vec<(u64, Option<f64>)> = trained.iter().map(|t| (t.seed, value(t))).collect();
         let results = Results {
             model: file_name(&args.model),
             data: &self.sources,
@@ -105,7 +102,7 @@ impl Job {
             train: self.train.len(),
             held_out: self.held.len(),
             counts: self.counts(),
-            seed: *seed,
+            seed,
             best_epoch: model.best + 1,
             metrics,
             chosen_by: self.metric,
@@ -116,7 +113,7 @@ impl Job {
             joules,
             settings: self.settings(args),
         };
-        tell(&results)?;
+        bottom_line(&results);
         let json = serde_json::to_string_pretty(&results)? + "\n";
         let origin = Origin::Finetuned(serde_json::from_str(&json)?);
         making.finish(|folder| {
@@ -125,7 +122,8 @@ impl Job {
             fs::write(folder.join("results.json"), json).context("results.json")?;
             Ok(card::write(folder, &self.arch, &origin, &args.card.known(out))?)
         })?;
-        Ok(say(format_args!("wrote {}", out.display()))?)
+        tell(format_args!("wrote {}", out.display()));
+        Ok(())
     }
 
     fn counts(&self) -> Vec<Count> {
@@ -198,16 +196,16 @@ fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
 }
 
 /// The bottom line, for people.
-fn tell(results: &Results) -> Result<()> {
+fn bottom_line(results: &Results) {
     let Results { seed, best_epoch, held_out, .. } = results;
-    say(format_args!("\non {held_out} held-out rows, epoch {best_epoch} of seed {seed}:"))?;
+    tell(format_args!("\non {held_out} held-out rows, epoch {best_epoch} of seed {seed}:"));
     for Measured { metric, value, low, high } in &results.metrics {
         let (name, value) = (metric.name(), shown(*value));
-        say(format_args!("  {name:<10} {value}  [{}, {}]", shown(*low), shown(*high)))?;
+        tell(format_args!("  {name:<10} {value}  [{}, {}]", shown(*low), shown(*high)));
     }
     if let Some(Spread { mean, deviation }) = results.over_seeds {
         let count = results.seeds.iter().filter(|(_, value)| value.is_some()).count();
-        say(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"))?;
+        tell(format_args!("  over {count} seeds: {mean:.4} ± {deviation:.4}"));
     }
-    Ok(say(results.findings.text(results.labels).trim_end())?)
+    tell(results.findings.text(results.labels).trim_end());
 }

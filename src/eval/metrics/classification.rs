@@ -18,56 +18,49 @@ pub fn accuracy<T: PartialEq>(gold: &[T], predicted: &[T]) -> Option<f64> {
     mean(gold.iter().zip(predicted).map(|(g, p)| f64::from(g == p)))
 }
 
-/// How often each class was predicted as each: what all metrics of single labels are made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confusion {
-    classes: usize,
-    counts: Vec<u64>, // [C gold, C predicted]
+/// How often each class was predicted as each, `[gold][predicted]`; both are below `classes`.
+pub fn confusion(classes: usize, gold: &[usize], predicted: &[usize]) -> Vec<Vec<u64>> {
+    assert_eq!(gold.len(), predicted.len(), "confusion: examples");
+    let mut counts = vec![vec![0; classes]; classes];
+    gold.iter().zip(predicted).for_each(|(&g, &p)| counts[g][p] += 1);
+    counts
 }
 
-impl Confusion {
-    /// `gold` and `predicted` are below `classes`, or this panics.
-    pub fn new(classes: usize, gold: &[usize], predicted: &[usize]) -> Confusion {
-        assert_eq!(gold.len(), predicted.len(), "confusion: examples");
-        let mut counts = vec![0; classes * classes];
-        for (&g, &p) in gold.iter().zip(predicted) {
-            assert!(g < classes && p < classes, "confusion: {g} as {p} of {classes} classes");
-            counts[g * classes + p] += 1;
-        }
-        Confusion { classes, counts }
-    }
+/// Each class against all others: what all metrics of single labels are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByClass {
+    examples: u64,
+    /// By class. A binary metric is its positive class's.
+    pub tallies: Vec<Tally>,
+}
 
-    /// How many examples of class `gold` were predicted as `predicted`.
-    pub fn count(&self, gold: usize, predicted: usize) -> u64 {
-        self.counts[gold * self.classes + predicted]
+impl ByClass {
+    /// `gold` and `predicted` are below `classes`, or this panics.
+    pub fn new(classes: usize, gold: &[usize], predicted: &[usize]) -> ByClass {
+        assert_eq!(gold.len(), predicted.len(), "by class: examples");
+        let mut tallies = vec![Tally::default(); classes];
+        for (&g, &p) in gold.iter().zip(predicted) {
+            tallies[g].gold += 1;
+            tallies[p].predicted += 1;
+            tallies[g].correct += u64::from(g == p);
+        }
+        ByClass { examples: gold.len() as u64, tallies }
     }
 
     /// As [`accuracy`].
     pub fn accuracy(&self) -> Option<f64> {
-        let total: u64 = self.counts.iter().sum();
-        (total > 0).then(|| self.correct() as f64 / total as f64)
-    }
-
-    /// Each class against all others. A binary metric is its positive class's.
-    pub fn tallies(&self) -> Vec<Tally> {
-        let all = 0..self.classes;
-        let tally = |k| Tally {
-            gold: all.clone().map(|other| self.count(k, other)).sum(),
-            predicted: all.clone().map(|other| self.count(other, k)).sum(),
-            correct: self.count(k, k),
-        };
-        all.clone().map(tally).collect()
+        (self.examples > 0).then(|| self.correct() as f64 / self.examples as f64)
     }
 
     /// Of all classes together: with one label an example, precision = recall = F1 = accuracy.
     pub fn micro(&self) -> Scores {
-        Scores::micro(&self.tallies())
+        Scores::micro(&self.tallies)
     }
 
     /// The mean over the classes that occur, in gold or predicted: scikit-learn's, which does not
     /// know of others.
     pub fn macro_mean(&self) -> Scores {
-        let mut tallies = self.tallies();
+        let mut tallies = self.tallies.clone();
         tallies.retain(|tally| tally.gold + tally.predicted > 0);
         Scores::macro_mean(&tallies)
     }
@@ -75,9 +68,8 @@ impl Confusion {
     /// Matthews correlation, in [−1, 1]; 0 where either side knows one class only.
     pub fn matthews(&self) -> f64 {
         // Whole numbers: the differences would cancel in f64.
-        let tallies = self.tallies();
-        let sum = |term: fn(&Tally) -> u128| tallies.iter().map(term).sum::<u128>();
-        let total = sum(|t| u128::from(t.gold));
+        let sum = |term: fn(&Tally) -> u128| self.tallies.iter().map(term).sum::<u128>();
+        let total = u128::from(self.examples);
         let predicted = total * total - sum(|t| u128::from(t.predicted).pow(2));
         let gold = total * total - sum(|t| u128::from(t.gold).pow(2));
         if predicted == 0 || gold == 0 {
@@ -89,7 +81,7 @@ impl Confusion {
     }
 
     fn correct(&self) -> u64 {
-        (0..self.classes).map(|k| self.count(k, k)).sum()
+        self.tallies.iter().map(|tally| tally.correct).sum()
     }
 }
 
