@@ -20,9 +20,9 @@ use crate::model::transformer::initial;
 /// Write a model as a folder that Hugging Face's transformers loads
 ///
 /// Takes a run directory (its best checkpoint) or any folder with a config.json and a model's
-/// weights, head included, of whatever age and naming, and writes config.json, model.safetensors and the tokenizer's files
-/// under today's names; and a README.md, the model's card for the Hub, with what is known of its
-/// data, training and results.
+/// weights, head included, of whatever age and naming, and writes config.json, model.safetensors
+/// and the tokenizer's files under today's names; and a README.md, the model's card for the Hub,
+/// with what is known of its data, training and results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warpwright export runs/masked                      into runs/masked-hf\n  \
