@@ -1,5 +1,5 @@
 //! How `finetune` reads sentences and questions and finds answers, beside transformers: the cases
-//! of `tests/golden/reading.py`.
+//! of `tests/golden/reading.py`. And completions, by what they are to teach.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,11 +8,13 @@ use std::sync::LazyLock;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use warpwright::data::{IGNORE, Tokenizer};
-use warpwright::finetune::examples::Example;
+use warpwright::finetune::completions;
+use warpwright::finetune::examples::{Columns, Example};
 use warpwright::finetune::frame::Frame;
-use warpwright::finetune::questions::{self, Answer, Decoding, Question, decode};
+use warpwright::finetune::questions::{self, Answer, Decoding, Question, Questions, decode};
 use warpwright::finetune::sentences::{self, joined};
-use warpwright::model::arch::Arch;
+use warpwright::finetune::table::Table;
+use warpwright::model::arch::{Arch, TaskKind};
 use warpwright::model::families::preset;
 
 static GOLDEN: LazyLock<Value> = LazyLock::new(|| {
@@ -119,5 +121,70 @@ fn a_words_label_is_its_first_tokens() {
         let firsts = example.sequences.iter().flat_map(|s| &s.targets).filter(|&&t| t != IGNORE);
         assert!(firsts.eq((0..words.len() as i32).collect::<Vec<_>>().iter()));
         assert!(example.sequences.iter().all(|sequence| sequence.ids.len() <= 4));
+    }
+}
+
+/// SQuAD's own evaluation, too, takes an answer of no text for none.
+#[test]
+fn empty_answers_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("squad.json");
+    let asked = |answers: Value| serde_json::json!({"question": "Who?", "answers": answers});
+    let answer = |text: &str| serde_json::json!({"text": text, "answer_start": 0});
+    let qas = [
+        asked(serde_json::json!([])),
+        asked(serde_json::json!([answer("")])),
+        asked(serde_json::json!([answer(" "), answer("Ahab")])),
+    ];
+    let squad = serde_json::json!({"data": [{"paragraphs": [{"context": "Ahab.", "qas": qas}]}]});
+    std::fs::write(&path, squad.to_string()).unwrap();
+    let columns = Columns::of_task(Some(TaskKind::Spans), [None; 3]);
+    let read = Questions::read(&path, &columns).unwrap().questions;
+    let texts = |question: &Question| {
+        question.answers.iter().map(|answer| &*answer.text).collect::<Vec<_>>().join("|")
+    };
+    assert_eq!(read.iter().map(texts).collect::<Vec<_>>(), ["", "", "Ahab"]);
+}
+
+/// Of so many tokens each, in sequences of 12: what is kept of both, and whether the end is learnt.
+#[test]
+fn completions_are_cut_where_the_least_is_lost() {
+    const EOT: u32 = 2;
+    const WORDS: [&str; 2] = ["the", "whale"];
+    let (arch, tokenizer) = bert();
+    let arch = Arch { causal: true, ..arch };
+    let frame = Frame::new(&arch, &tokenizer, 12).unwrap();
+    let columns = Columns::of_task(None, [None; 3]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.jsonl");
+    let text = |i: usize, count: usize| vec![WORDS[i]; count].join(" ");
+    let [asked, said] = [0, 1].map(|i| {
+        let pieces = frame.pieces(WORDS[i]).unwrap();
+        assert_eq!(pieces.len(), 1);
+        pieces[0].id
+    });
+    for ([prompt, completion], [before, after], end) in [
+        ([3, 4], [3, 4], true),
+        ([0, 10], [0, 10], true),
+        ([30, 4], [6, 4], true),
+        ([2, 9], [2, 8], false),
+        ([30, 30], [2, 8], false),
+    ] {
+        let row = serde_json::json!({"prompt": text(0, prompt), "completion": text(1, completion)});
+        std::fs::write(&path, row.to_string()).unwrap();
+        let table = Table::read(&path).unwrap();
+        let of_row = (&frame, &table, &table.records[0]);
+        let (example, cut) =
+            completions::example(of_row.0, of_row.1, of_row.2, &columns, Some(EOT)).unwrap();
+        assert_eq!(cut, prompt + completion > 10);
+        let ending = if end { vec![EOT] } else { vec![] };
+        let learnt = [vec![said; after], ending].concat();
+        let sequence = &example.sequences[0];
+        assert_eq!(sequence.ids, [vec![EOT], vec![asked; before], learnt.clone()].concat());
+        let ignored = sequence.targets.iter().filter(|&&target| target == IGNORE).count();
+        assert_eq!(ignored, sequence.ids.len() - learnt.len());
+        let first = before..before + learnt.len();
+        let targets: Vec<u32> = sequence.targets[first].iter().map(|&id| id as u32).collect();
+        assert_eq!(targets, learnt, "{prompt} and {completion}");
     }
 }

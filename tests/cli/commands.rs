@@ -126,6 +126,10 @@ fn a_reader_that_leaves_is_no_error() {
     head(lab.pretrain("run", &["--set", "train.steps=30"]));
     assert_eq!(runs::steps(&lab.path("run")).len(), 30);
     assert!(lab.path("run/report.html").exists());
+    lab.write("rows.csv", format!("text,label\n{}", "fine sea,1\ndull mast,2\n".repeat(20)));
+    let rows = ["--task", "classify", "--train", "rows.csv", "--epochs", "2", "--out", "tuned"];
+    head(lab.program(&[&["finetune", "--model", &masked()], &rows[..]].concat()));
+    assert!(lab.path("tuned/model.safetensors").exists());
 }
 
 /// A full disk under standard output is an error, unlike a reader that left.

@@ -70,6 +70,9 @@ fn rolling_losses_are_transformers() {
         (&all["settings"]["documents"], &one["settings"]["documents"]),
         (&2.into(), &1.into())
     );
+    // How many bytes a part has is not known.
+    let names = |results: &Value| results["metrics"].to_string();
+    assert!(names(&all).contains("bits a byte") && !names(&one).contains("bits a byte"));
     let tokenize = ["data", "tokenize", "two.jsonl", "--heldout", "0", "--out", "two"];
     succeeds(lab.program(&tokenize).args(["--tokenizer", &golden("eval")]));
     let (_, shards) = of_golden(&lab, "loss", &["--shards", "two"]);
@@ -164,6 +167,13 @@ fn completions_are_judged_and_written() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(found["rows"][row]["written"], line["text"].as_str().unwrap().trim());
     }
+    // What stands between prompt and completion is given to go on from.
+    let between = ["--input", &input, "--until", "", "--delimiter", " of", "--limit", "1"];
+    let (_, found) = of_golden(&lab, "completion", &[&between[..], &length].concat());
+    let alone = ["--temperature", "0", "--prompt", "Call me of"];
+    let (text, _) = succeeds(&mut lab.program(&[&generate[..], &alone, &length].concat()));
+    let written = found["rows"][0]["written"].as_str().unwrap();
+    assert_eq!(text.trim().strip_prefix("Call me of").unwrap().trim(), written);
     let one = [&["--input", &input, "--beams", "1"], &length[..]].concat();
     assert_eq!(of_golden(&lab, "completion", &one).1["rows"], results["rows"]);
 }

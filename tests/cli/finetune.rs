@@ -107,6 +107,22 @@ fn a_head_is_taken_for_the_same_labels_alone() {
     assert_eq!(config("four")["id2label"]["2"], "neither");
 }
 
+/// transformers pads batches of a GPT-2 that classifies, and refuses one without a token for that.
+#[test]
+fn a_gpt2_that_classifies_names_what_it_is_padded_with() {
+    let lab = Lab::new();
+    lab.write("train.csv", csv(&rows(40, 3)));
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/eval");
+    let args = ["finetune", "--model", model.to_str().unwrap(), "--train", "train.csv"];
+    let quick = ["--task", "classify", "--epochs", "1", "--out", "out"];
+    succeeds(lab.program(&args).args(quick));
+    let read = |file: &str| json(&fs::read_to_string(lab.path("out").join(file)).unwrap());
+    assert_eq!(read("config.json")["pad_token_id"], 0);
+    let tokenizer = read("tokenizer_config.json");
+    assert_eq!(tokenizer["pad_token"], "<|endoftext|>");
+    assert_eq!(tokenizer["model_max_length"], 80);
+}
+
 #[test]
 fn data_that_cannot_be_learnt_from() {
     let lab = Lab::new();
@@ -361,17 +377,6 @@ fn labels_that_nobody_knows_and_files_of_another_kind() {
 /// The vocabulary of a data set.
 fn vocabulary(lab: &runs::Lab, shards: &str) -> serde_json::Value {
     json(&fs::read_to_string(lab.path(shards).join("dataset.json")).unwrap())["vocabulary"].clone()
-}
-
-/// A copy of a model's folder.
-fn copied(lab: &runs::Lab, model: &str, to: &str) -> std::path::PathBuf {
-    let (from, to) = (Path::new(model).join("checkpoints/best"), lab.path(to));
-    fs::create_dir(&to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
-    to
 }
 
 #[test]

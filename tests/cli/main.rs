@@ -3,7 +3,7 @@
 //! A refusal exits with 1 or 2, never panics, and says what to do next (`runs::refuses`).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -27,7 +27,7 @@ use runs::{Lab, refuses, succeeds};
 /// A small masked and a small causal model, `masked` and `causal`, trained once for all tests that
 /// only read them.
 fn trained() -> &'static Path {
-    static PLACE: OnceLock<std::path::PathBuf> = OnceLock::new();
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trained");
         let _ = fs::remove_dir_all(&place);
@@ -46,4 +46,15 @@ fn masked() -> String {
 
 fn causal() -> String {
     trained().join("causal").display().to_string()
+}
+
+/// A copy of the best checkpoint of a run.
+fn copied(lab: &Lab, run: &str, to: &str) -> PathBuf {
+    let (from, to) = (Path::new(run).join("checkpoints/best"), lab.path(to));
+    fs::create_dir(&to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+    to
 }

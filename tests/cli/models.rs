@@ -267,6 +267,12 @@ fn texts_are_scored_token_by_token() {
         assert!((mean + said / each.len() as f64).abs() < 1e-12);
         assert_eq!((&lines[1]["tokens"], &lines[1]["mean_nll"]), (&0.into(), &().into()));
     }
+    // What ends a text is read, not scored.
+    let text = "On day<|endoftext|> the whale";
+    let scored = json(&stdout(&lab, &["score", "--model", &causal(), "--tokens", text]));
+    let each: Vec<(String, f64)> = serde_json::from_value(scored[0]["each"].clone()).unwrap();
+    let said: String = each.iter().map(|(token, _)| &**token).collect();
+    assert!("On day the whale".ends_with(&said) && said.contains("day the"), "{said}");
     let long = " whale".repeat(100);
     let args = ["score", "--model", &causal(), &long];
     refuses(&mut lab.program(&args), &["text 1", "tokens long", "takes 64"]);
@@ -345,15 +351,7 @@ fn folders_that_hold_no_model() {
 #[test]
 fn models_that_are_damaged() {
     let lab = Lab::new();
-    let copy = |name: &str| {
-        let to = lab.path(name);
-        fs::create_dir(&to).unwrap();
-        for entry in fs::read_dir(format!("{}/checkpoints/best/", masked())).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-        to
-    };
+    let copy = |name: &str| copied(&lab, &masked(), name);
     let refused = |model: &str, parts: &[&str]| {
         refuses(&mut lab.program(&["fill", "--model", model, "a[MASK]"]), parts);
     };
@@ -383,16 +381,21 @@ fn models_that_are_damaged() {
     refused("wordless", &["no tokenizer here"]);
     inflate(&copy("large").join("model.safetensors"), "final_norm.weight");
     lab.write("q.jsonl", r#"{"question": "a", "choices": ["b", "c"], "answer": 0}"#);
-    let commands: [&[&str]; 5] = [
-        &["score", "a"],
-        &["embed", "a"],
-        &["eval", "choice", "--input", "q.jsonl"],
-        &["eval", "loss", "--text", "corpus.txt"],
-        &["explain", "a[MASK]"],
+    let causal = copied(&lab, &causal(), "large-causal").join("model.safetensors");
+    inflate(&causal, "ln_f.weight");
+    let commands: [(&str, &[&str]); 8] = [
+        ("large", &["fill", "a[MASK]"]),
+        ("large", &["score", "a"]),
+        ("large", &["embed", "a"]),
+        ("large", &["eval", "choice", "--input", "q.jsonl"]),
+        ("large", &["eval", "loss", "--text", "corpus.txt"]),
+        ("large", &["explain", "a[MASK]"]),
+        ("large-causal", &["generate", "--prompt", "a"]),
+        ("large-causal", &["generate", "--prompt", "a", "--beams", "2"]),
     ];
-    for command in commands {
+    for (model, command) in commands {
         let mut large = lab.program(command);
-        refuses(large.args(["--model", "large"]), &["outputs are not finite numbers", "--dtype"]);
+        refuses(large.args(["--model", model]), &["outputs are not finite numbers", "--dtype"]);
     }
     lab.shards("other");
     fs::copy(lab.path("other/tokenizer.json"), copy("foreign").join("tokenizer.json")).unwrap();
