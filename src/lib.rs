@@ -21,6 +21,7 @@ pub mod card;
 pub mod eval;
 pub mod finetune;
 pub mod generate;
+pub mod logits;
 pub mod predict;
 pub mod telemetry;
 pub mod trace;

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::model_folder;
+use crate::data::Tokenizer;
 use crate::data::tokenizer::TokenizerError;
-use crate::data::{Batch, Tokenizer};
-use crate::device::{Buffer, Class, Device};
-use crate::generate::sampling::{likeliest, softmax};
+use crate::device::Device;
+use crate::eval::passes::{self, Row};
+use crate::generate::sampling::likeliest;
 use crate::hf::{LoadError, LoadReport, ModelDir};
-use crate::model::activations::Activations;
+use crate::logits::softmax;
 use crate::model::arch::ArchError;
-use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::transformer::Model;
 
 /// Why a model cannot be used so.
@@ -135,7 +135,7 @@ impl<D: Device> Predictor<D> {
         k: usize,
     ) -> Result<Vec<Vec<Guess>>, PredictError> {
         let logits = self.logits(ids, rows)?;
-        logits.iter().map(|logits| self.best(&softmax(logits, 1.0), k)).collect()
+        logits.iter().map(|logits| self.best(&softmax(logits), k)).collect()
     }
 
     /// Logits [rows.len()][V] of one sequence at `rows`, ascending.
@@ -147,29 +147,14 @@ impl<D: Device> Predictor<D> {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= arch.vocab) {
             return Err(PredictError::Vocabulary { id, vocab: arch.vocab });
         }
-        let batch = Batch {
-            ids: ids.iter().map(|&id| id as i32).collect(),
-            positions: (0..n as i32).collect(),
-            types: vec![0; n],
-            cu_seqlens: vec![0, n as i32],
-            rows: Some(rows.iter().map(|&row| row as i32).collect()),
-            targets: vec![crate::data::IGNORE; rows.len()],
-            ..Batch::default()
-        };
-        let capacity = Capacity::of(&batch, false);
-        let (dev, v) = (&self.dev, arch.vocab);
-        let mut loaded = DeviceBatch::new(dev, capacity, false);
-        loaded.load(&batch, false);
-        let mut acts = Activations::new(dev, arch, capacity, false);
-        let mut logits = dev.x(Class::Scratch, rows.len() * v);
-        self.model.forward(dev, &mut acts, &loaded, None);
-        self.model.logits(dev, &mut logits, &mut acts, &loaded);
-        if let Some(fault) = dev.fault() {
-            return Err(PredictError::Device(fault));
-        }
-        let logits = logits.to_vec();
-        NotFinite::unless(logits.iter().copied())?;
-        Ok(logits.chunks(v).map(<[f64]>::to_vec).collect())
+        let row = Row { ids: ids.to_vec(), rows: rows.to_vec() };
+        let mut found = Vec::new();
+        passes::run(&self.dev, &self.model, &[row], |_, acts, batch| {
+            let own = |_, logits: &[f64]| logits.to_vec();
+            found = passes::map_logits(&self.dev, &self.model, acts, batch, own);
+        })?;
+        NotFinite::unless(found.iter().flatten().copied())?;
+        Ok(found)
     }
 
     /// A text's ids as in training: `[CLS] text [SEP]`, or after the token that ends a document.

@@ -75,7 +75,7 @@ impl<D: Device> Predictor<D> {
                     cut: cut[first + i],
                 });
             }
-        });
+        })?;
         NotFinite::unless(found.iter().flat_map(|found| &found.vector).copied())?;
         Ok(found)
     }

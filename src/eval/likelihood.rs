@@ -10,6 +10,7 @@
 
 use super::passes::{self, Row};
 use crate::device::Device;
+use crate::logits::{argmax, log_sum_exp};
 use crate::model::transformer::Model;
 use crate::predict::{NotFinite, PredictError};
 
@@ -40,7 +41,8 @@ impl Likelihood {
 /// how many tokens in question are done.
 ///
 /// # Errors
-/// An id beyond the vocabulary; a masked model without a `mask`; logits that are not finite.
+/// An id beyond the vocabulary; a masked model without a `mask`; logits that are not finite; a
+/// device that has stopped.
 pub fn likelihoods<D: Device>(
     dev: &D,
     model: &Model<D>,
@@ -83,17 +85,14 @@ pub fn likelihoods<D: Device>(
             done += 1;
         }
         tick(done);
-    });
+    })?;
     NotFinite::unless(found.iter().flat_map(|found| &found.each).copied())?;
     Ok(found)
 }
 
 /// log softmax(logits)[id], and whether that is the largest; of equal ones the first is.
 fn judge(logits: &[f64], id: usize) -> (f64, bool) {
-    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = logits.iter().map(|z| (z - top).exp()).sum();
-    let first = logits.iter().position(|&z| z == top);
-    (logits[id] - top - total.ln(), first == Some(id))
+    (logits[id] - log_sum_exp(logits), argmax(logits) == id)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::device::{Buffer, Class, Device};
 use crate::model::activations::Activations;
 use crate::model::batch::{Capacity, DeviceBatch};
 use crate::model::transformer::Model;
+use crate::predict::PredictError;
 
 /// Tokens that a pass takes, but for a sequence that is longer.
 pub const TOKENS: usize = 2048;
@@ -38,24 +39,31 @@ pub struct Row {
 
 /// Runs `sequences` through `model` and calls `each(first, acts, batch)` after each pass, `first`
 /// the number of its first sequence. Either all or none name rows.
+///
+/// # Errors
+/// The device has stopped.
 pub fn run<D: Device>(
     dev: &D,
     model: &Model<D>,
     sequences: &[Row],
     mut each: impl FnMut(usize, &mut Activations<D>, &DeviceBatch<D>),
-) {
+) -> Result<(), PredictError> {
     let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
     let batches: Vec<(usize, Batch)> =
         passes(&lengths, TOKENS).into_iter().map(|p| (p.start, batch(&sequences[p]))).collect();
     let capacity = batches.iter().map(|(_, batch)| Capacity::of(batch, false));
-    let Some(capacity) = capacity.reduce(Capacity::max) else { return };
+    let Some(capacity) = capacity.reduce(Capacity::max) else { return Ok(()) };
     let mut loaded = DeviceBatch::new(dev, capacity, false);
     let mut acts = Activations::new(dev, &model.arch, capacity, false);
     for (first, batch) in batches {
         loaded.load(&batch, false);
         model.forward(dev, &mut acts, &loaded, None);
         each(first, &mut acts, &loaded);
+        if let Some(fault) = dev.fault() {
+            return Err(PredictError::Device(fault));
+        }
     }
+    Ok(())
 }
 
 fn batch(sequences: &[Row]) -> Batch {

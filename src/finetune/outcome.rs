@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::examples::{Example, Gold};
 use super::questions::{Decoding, Found, decode};
-use super::saying::{argmax, log_sum_exp, tags, words};
+use super::saying::{tags, words};
+use crate::eval::loss::Losses;
 use crate::eval::metrics::bootstrap::{Bootstrap, Interval};
 use crate::eval::metrics::classification::{ByClass, accuracy, confusion, multi_label};
 use crate::eval::metrics::entities::ByType;
 use crate::eval::metrics::regression::{mean_squared_error, pearson, spearman};
 use crate::eval::metrics::squad::{self, Doubted};
 use crate::eval::metrics::{Scores, Tally};
+use crate::logits::{argmax, log_sum_exp};
 use crate::model::arch::{Task, TaskKind};
 
 /// Classes at most whose confusion is told.
@@ -105,7 +107,7 @@ enum Judged {
     Values(Vec<[f64; 2]>),
     Tokens(Vec<Tagged>),
     Spans(Vec<Answered>),
-    Completions(Vec<Continued>),
+    Completions(Vec<Losses>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,16 +123,6 @@ struct Answered {
     score: squad::Score,
     /// Had the best answer been given.
     doubted: Doubted,
-}
-
-/// What a language model came to on an example.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Continued {
-    /// Σ −log p [nats] over its tokens.
-    pub nll: f64,
-    /// Tokens that were the likeliest.
-    pub right: f64,
-    pub tokens: f64,
 }
 
 impl Predictions {
@@ -168,7 +160,7 @@ impl Predictions {
     }
 
     /// Of completions.
-    pub fn of_completions(continued: Vec<Continued>) -> Predictions {
+    pub fn of_completions(continued: Vec<Losses>) -> Predictions {
         let losses = continued.iter().map(|c| c.nll / c.tokens.max(1.0)).collect();
         Predictions { judged: Judged::Completions(continued), losses, logits: vec![] }
     }
@@ -233,7 +225,7 @@ impl Predictions {
                 ratio(picked.iter().map(score).sum(), picked.len() as f64)
             }
             Judged::Completions(continued) => {
-                let sum = |of: fn(&Continued) -> f64| -> f64 {
+                let sum = |of: fn(&Losses) -> f64| -> f64 {
                     picked.iter().map(|&i| of(&continued[i])).sum()
                 };
                 let tokens = sum(|c| c.tokens);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::examples::{Example, Gold};
 use super::questions::{Decoding, decode};
 use crate::eval::metrics::entities::{self, entities};
+use crate::logits::{argmax, sigmoid, softmax};
 use crate::model::arch::{Task, TaskKind};
 
 /// What a model says of a word.
@@ -33,10 +34,9 @@ pub fn said(
             vec![("label", label), ("probabilities", each(&softmax(logits)))]
         }
         TaskKind::Flags => {
-            let sure: Vec<f64> = logits.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect();
             let named = labels.iter().zip(logits).filter(|(_, z)| **z > 0.0);
             let named: Vec<&String> = named.map(|(label, _)| label).collect();
-            vec![("labels", json!(named)), ("probabilities", each(&sure))]
+            vec![("labels", json!(named)), ("probabilities", each(&sigmoid(logits)))]
         }
         TaskKind::Values if labels.len() == 1 => vec![("value", json!(logits[0]))],
         TaskKind::Values => vec![("values", each(logits))],
@@ -120,20 +120,4 @@ pub fn tags<'a>(words: &[Option<Word>], labels: &'a [String]) -> Vec<&'a str> {
 /// The characters at which bytes of a text begin and end.
 fn characters(text: &str, bytes: &Range<usize>) -> [usize; 2] {
     [bytes.start, bytes.end].map(|at| text[..at].chars().count())
-}
-
-/// The first of the largest.
-pub fn argmax(row: &[f64]) -> usize {
-    (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap_or(0)
-}
-
-/// log Σ exp
-pub fn log_sum_exp(row: &[f64]) -> f64 {
-    let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    row.iter().map(|z| (z - top).exp()).sum::<f64>().ln() + top
-}
-
-fn softmax(row: &[f64]) -> Vec<f64> {
-    let total = log_sum_exp(row);
-    row.iter().map(|z| (z - total).exp()).collect()
 }

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use super::batches::{Order, batch, in_passes};
 use super::examples::{Example, Gold, Sequence};
-use super::outcome::{Continued, Metric, Predictions};
+use super::outcome::{Metric, Predictions};
 use super::questions::Decoding;
 use crate::data::Batch;
 use crate::device::{Buffer, Device};
+use crate::eval::loss::Losses;
 use crate::hf::{LoadError, LoadReport, ModelDir};
 use crate::model::arch::{Arch, ArchError, Task};
 use crate::model::batch::Capacity;
@@ -196,7 +197,7 @@ fn predict<D: Device>(
         let continued = sequences.map(|sequence| {
             let outcome = trainer.evaluate(dev, &[batch(None, &[sequence])]);
             let tokens = outcome.labelled as f64;
-            Continued { nll: outcome.loss * tokens, right: outcome.accuracy * tokens, tokens }
+            Losses { nll: outcome.loss * tokens, right: outcome.accuracy * tokens, tokens }
         });
         return Predictions::of_completions(continued.collect());
     };

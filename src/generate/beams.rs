@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::decoder::{Decoder, Sequence};
 use super::sampling::likeliest;
 use crate::device::Device;
+use crate::logits::log_sum_exp;
 use crate::predict::PredictError;
 
 /// More take memory without end and find no better text.
@@ -137,9 +138,8 @@ impl Search {
         let beams: Vec<(&[f64], f64)> =
             logits.chunks_exact(v).zip(self.running.iter().map(|(_, score)| *score)).collect();
         let of_beam = |(beam, &(logits, before)): (usize, &(&[f64], f64))| {
-            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = logits.iter().map(|z| (z - top).exp()).sum();
-            let score = |id: u32| before + logits[id as usize] - top - total.ln();
+            let total = log_sum_exp(logits);
+            let score = |id: u32| before + logits[id as usize] - total;
             let ids = likeliest(logits, most, f64::INFINITY).into_iter();
             ids.map(|id| Longer { beam, id, score: score(id) }).collect::<Vec<_>>()
         };

@@ -1,5 +1,6 @@
 //! The next token, by its logits.
 
+use crate::logits::softmax;
 use crate::rng::{Philox, Stream, uniform};
 
 /// How the next token is drawn.
@@ -21,7 +22,10 @@ impl Sampling {
         if self.temperature <= 0.0 {
             return likeliest(logits, 1, f64::INFINITY)[0];
         }
-        let probabilities = softmax(logits, self.temperature);
+        // The largest is taken off first, so that no temperature makes an overflow of it.
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let tempered: Vec<f64> = logits.iter().map(|z| (z - top) / self.temperature).collect();
+        let probabilities = softmax(&tempered);
         let most = if self.top_k == 0 { logits.len() } else { self.top_k };
         let ids = likeliest(&probabilities, most, self.top_p);
         let total: f64 = ids.iter().map(|&id| probabilities[id as usize]).sum();
@@ -58,14 +62,6 @@ pub fn likeliest(values: &[f64], most: usize, share: f64) -> Vec<u32> {
     }
     ids.truncate(kept);
     ids
-}
-
-/// Of logits [V] over a temperature.
-pub fn softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exps: Vec<f64> = logits.iter().map(|z| ((z - top) / temperature).exp()).collect();
-    let total: f64 = exps.iter().sum();
-    exps.iter().map(|e| e / total).collect()
 }
 
 #[cfg(test)]

@@ -171,11 +171,6 @@ impl SafeFile {
         self.header.offset_keys()
     }
 
-    /// The header's free-form `__metadata__` entry of this key.
-    pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.header.metadata().as_ref()?.get(key).map(String::as_str)
-    }
-
     /// The tensor of this name, if there is one.
     ///
     /// # Errors

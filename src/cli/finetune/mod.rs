@@ -28,8 +28,8 @@ pub use rows::{AnswerArgs, RowArgs};
 ///
 /// What --train holds:
 ///
-/// classify, tag, regress: .csv and .tsv (first row: names of columns) or .jsonl, with columns text
-/// and label.
+/// classify, tag, regress: .csv and .tsv (first row: names of columns; quotes are plain characters
+/// in a .tsv) or .jsonl, with columns text and label.
 ///
 /// tokens: .jsonl with lists of tokens and labels, or lines as CoNLL's: a word, a tab or a space,
 /// its label; an empty line between sentences.

@@ -15,6 +15,7 @@ pub mod page;
 
 use crate::data::{Batch, IGNORE};
 use crate::device::{Buffer, Class, Device};
+use crate::logits::{sigmoid, softmax};
 use crate::model::activations::Activations;
 use crate::model::arch::TaskKind;
 use crate::model::batch::{Capacity, DeviceBatch};
@@ -95,13 +96,8 @@ pub fn logits<D: Device>(dev: &D, model: &Model<D>, subject: &Subject) -> Vec<f6
 pub fn probabilities(kind: Option<TaskKind>, logits: &[f64]) -> Vec<f64> {
     match kind {
         Some(TaskKind::Values) => logits.to_vec(),
-        Some(TaskKind::Flags) => logits.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect(),
-        _ => {
-            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let exps: Vec<f64> = logits.iter().map(|z| (z - top).exp()).collect();
-            let total: f64 = exps.iter().sum();
-            exps.iter().map(|e| e / total).collect()
-        }
+        Some(TaskKind::Flags) => sigmoid(logits),
+        _ => softmax(logits),
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 
 use super::text::{fields, shared};
-use super::{Tally, mean};
+use super::Tally;
 
 /// What one answer earns, each in [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,14 +63,6 @@ pub fn v2<S: AsRef<str>>(prediction: &str, golds: &[S]) -> Score {
         let is_empty = prediction.is_empty() || gold.is_empty();
         if is_empty { Score { f1: scored.exact, ..scored } } else { scored }
     }))
-}
-
-/// The mean over questions in percent, as the scripts report it; `None` without questions. For
-/// v2.0's HasAns and NoAns, of those questions alone.
-pub fn percent(scores: &[Score]) -> Option<Score> {
-    let exact = mean(scores.iter().map(|score| score.exact))?;
-    let f1 = mean(scores.iter().map(|score| score.f1))?;
-    Some(Score { exact: 100.0 * exact, f1: 100.0 * f1 })
 }
 
 /// A question of v2.0 for which a model has an answer, and doubts whether there is one.
