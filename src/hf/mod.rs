@@ -22,3 +22,4 @@ pub use names::{Piece, pieces};
 pub(crate) use safe::write_error;
 pub use safe::{Entry, FloatType, SafeError, SafeFile, TensorWriter, write_safetensors};
 pub use save::{SaveError, put_piece, save_model};
+pub use task::classifier_dropout;

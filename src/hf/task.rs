@@ -31,16 +31,36 @@ pub(super) fn read(k: &Keys, arch: &Arch) -> Result<Option<Task>, ConfigError> {
         Family::Modernbert => pooling(k)?,
         _ => Pooling::First,
     };
+    let dropout = dropout(k, arch, kind)?;
+    Ok(Some(Task { kind, labels, pooling, dropout: dropout.unwrap_or(0.0) }))
+}
+
+/// The dropout before a classifier of such a task, as transformers reads it; none where it has
+/// none.
+fn dropout(k: &Keys, arch: &Arch, kind: TaskKind) -> Result<Option<f64>, ConfigError> {
     let hidden = arch.dropout.hidden;
-    let dropout = match arch.family {
-        Family::Modernbert => k.f64("classifier_dropout", 0.0)?,
-        _ if kind == TaskKind::Spans => 0.0,
-        Family::Albert => k.f64("classifier_dropout_prob", 0.1)?,
-        Family::Gpt2 if kind == TaskKind::Tokens => k.f64("classifier_dropout", 0.1)?,
-        Family::Gpt2 => 0.0,
-        _ => k.f64("classifier_dropout", hidden)?,
-    };
-    Ok(Some(Task { kind, labels, pooling, dropout }))
+    Ok(Some(match (arch.family, kind) {
+        (Family::Custom, _) => hidden,
+        (Family::Modernbert, _) => k.f64("classifier_dropout", 0.0)?,
+        (_, TaskKind::Spans) => return Ok(None),
+        (Family::Albert, _) => k.f64("classifier_dropout_prob", 0.1)?,
+        (Family::Gpt2, TaskKind::Tokens) => k.f64("classifier_dropout", 0.1)?,
+        (Family::Gpt2, _) => return Ok(None),
+        (Family::Bert | Family::Roberta, _) => k.f64("classifier_dropout", hidden)?,
+    }))
+}
+
+/// The same by the `config.json` of a model that may have no such classifier yet; `arch` is what
+/// came of it.
+///
+/// # Errors
+/// A key of the wrong type.
+pub fn classifier_dropout(
+    config: &Value,
+    arch: &Arch,
+    kind: TaskKind,
+) -> Result<Option<f64>, ConfigError> {
+    dropout(&Keys(config.as_object().ok_or(ConfigError::NotAnObject)?), arch, kind)
 }
 
 /// The names of the outputs, by number: `id2label`, or as many as `num_labels`, two if not stated.

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use warpwright::hf::{
-    ConfigError, FloatType, SpecialIds, fits_family, read_config, read_ids, write_config,
+    ConfigError, FloatType, SpecialIds, classifier_dropout, fits_family, read_config, read_ids,
+    write_config,
 };
-use warpwright::model::arch::{Arch, Family, Head, Placement, Positions};
+use warpwright::model::arch::{Arch, Family, Head, Placement, Positions, TaskKind};
 use warpwright::model::families::{PRESETS, preset};
 use warpwright::ops::activation::Activation;
 use warpwright::ops::norm::NormKind;
@@ -174,4 +175,29 @@ fn special_tokens_are_written_and_checked() {
     assert!(matches!(error, ConfigError::Id { name: "mask", id: 2048, vocab: 2048 }), "{error}");
     let list = read_ids(&json!({ "eos_token_id": [7, 8] }));
     assert_eq!(list.eos, Some(7));
+}
+
+/// What transformers' class makes of a pretrained model's config, by its defaults and its keys.
+#[test]
+fn a_classifier_s_dropout_is_the_config_s() {
+    use TaskKind::{Classes, Spans, Tokens};
+    let of = |config: &Value, kind| {
+        classifier_dropout(config, &read_config(config).unwrap(), kind).unwrap()
+    };
+    for (model, key, kind, own) in [
+        ("bert", "classifier_dropout", Classes, Some(0.2)),
+        ("roberta", "classifier_dropout", Tokens, Some(0.2)),
+        ("albert", "classifier_dropout_prob", Classes, Some(0.1)),
+        ("modernbert", "classifier_dropout", Spans, Some(0.0)),
+        ("gpt2", "classifier_dropout", Tokens, Some(0.1)),
+        ("gpt2", "classifier_dropout", Classes, None),
+        ("bert", "classifier_dropout", Spans, None),
+    ] {
+        let mut config = json!({"model_type": model, "hidden_dropout_prob": 0.2});
+        assert_eq!(of(&config, kind), own, "{model} {kind:?}");
+        config[key] = json!(0.4);
+        assert_eq!(of(&config, kind), own.map(|_| 0.4), "{model} {kind:?}");
+        config[key] = Value::Null;
+        assert_eq!(of(&config, kind), own, "{model} {kind:?}");
+    }
 }

@@ -25,7 +25,7 @@ use crate::finetune::reader::Data;
 use crate::finetune::rows::in_order;
 use crate::finetune::saying::are_tags;
 use crate::finetune::train::{Epoch, Finetuned, Settings, balanced, counts, finetune};
-use crate::hf::{FloatType, LoadReport, ModelDir, fits_family, write_config};
+use crate::hf::{FloatType, LoadReport, ModelDir, classifier_dropout, fits_family, write_config};
 use crate::model::arch::{Arch, Dropouts, Family, Pooling, Task, TaskKind};
 use crate::model::params::Layout;
 use crate::ops::optimizer::Rule;
@@ -103,9 +103,7 @@ impl Job {
         let columns = args.rows.columns(kind)?;
         let data = Data::read(&args.train, kind, &columns)?;
         let arch = match kind {
-            Some(kind) => {
-                arch(args, &dir.arch, kind, known(&dir.arch, data.labels(kind, &columns)?))?
-            }
+            Some(kind) => arch(args, &dir, kind, known(&dir.arch, data.labels(kind, &columns)?))?,
             None => arch_of_completions(args, &dir.arch)?,
         };
         // What its own config.json cannot say would be lost after the training.
@@ -248,7 +246,8 @@ fn set_dropout(arch: &mut Arch, hidden: Option<f64>, attention: Option<f64>) {
 }
 
 /// The model with the task's head.
-fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -> Result<Arch> {
+fn arch(args: &FinetuneArgs, dir: &ModelDir, kind: TaskKind, labels: Vec<String>) -> Result<Arch> {
+    let base = &dir.arch;
     let own = match base.family {
         Family::Gpt2 => Pooling::Last,
         Family::Custom if base.causal => Pooling::Last,
@@ -277,14 +276,13 @@ fn arch(args: &FinetuneArgs, base: &Arch, kind: TaskKind, labels: Vec<String>) -
     );
     let mut base = base.clone();
     set_dropout(&mut base, args.hidden_dropout, args.attention_dropout);
-    let drops = classifier_drops(base.family, kind);
+    let own = classifier_dropout(&dir.config, &base, kind)?;
     ensure!(
-        drops || args.dropout.is_none(),
+        own.is_some() || args.dropout.is_none(),
         "--dropout: transformers' {:?} has none before such a head; leave it away",
         base.family
     );
-    let own = if drops { base.dropout.hidden } else { 0.0 };
-    let dropout = args.dropout.unwrap_or(own);
+    let dropout = args.dropout.or(own).unwrap_or(0.0);
     let arch = base.for_task(Task { kind, labels, pooling, dropout });
     arch.validate()?;
     Ok(arch)
@@ -295,16 +293,6 @@ fn known(base: &Arch, labels: Vec<String>) -> Vec<String> {
     let own = base.task.as_ref().map_or(&[][..], |task| &task.labels);
     let same = in_order(own.to_vec()) == in_order(labels.clone());
     if same { own.to_vec() } else { labels }
-}
-
-/// Whether transformers has a dropout before such a head.
-fn classifier_drops(family: Family, kind: TaskKind) -> bool {
-    match (family, kind) {
-        (Family::Modernbert | Family::Custom, _) => true,
-        (_, TaskKind::Spans) => false,
-        (Family::Gpt2, _) => !kind.is_of_sequences(),
-        _ => true,
-    }
 }
 
 /// Tells what the model lacked, and what it had that the task has no use for.
@@ -395,7 +383,9 @@ mod tests {
             for (kind, drops) in
                 [(TaskKind::Classes, classes), (TaskKind::Tokens, tokens), (TaskKind::Spans, spans)]
             {
-                assert_eq!(classifier_drops(arch.family, kind), drops, "{name} {kind:?}");
+                let config = write_config(&arch, &Default::default(), FloatType::F32).unwrap();
+                let own = classifier_dropout(&config, &arch, kind).unwrap();
+                assert_eq!(own.is_some(), drops, "{name} {kind:?}");
                 let pooling = if arch.causal && kind.is_of_sequences() {
                     Pooling::Last
                 } else {

@@ -102,8 +102,8 @@ pub struct FinetuneArgs {
     /// Let rare classes weigh as much as frequent ones
     #[arg(long)]
     pub class_weights: bool,
-    /// Dropout of what the classifier reads [default: that of hidden states, where transformers has
-    /// one]
+    /// Dropout of what the classifier reads [default: as transformers reads the model's
+    /// config.json, mostly that of hidden states]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,
     /// Dropout of hidden states, and of the embeddings where a family has one number for both

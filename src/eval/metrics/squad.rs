@@ -20,8 +20,8 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use super::text::{fields, shared};
 use super::Tally;
+use super::text::{fields, shared};
 
 /// What one answer earns, each in [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq)]
